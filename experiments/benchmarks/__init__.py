@@ -1,0 +1,1 @@
+"""Measurements behind the claims: each prints a table and, with ``--json``, one document."""

@@ -1,0 +1,75 @@
+"""The ``isoflop`` command: which verb is asked for, and how an error reaches a person.
+
+A verb's module is imported only when that verb is run, so that ``isoflop --help`` answers at once.
+Every verb module defines ``run(argv: list[str]) -> int``, which returns the exit code.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+VERBS = {
+    "plan": "what would run: shapes, parameters, FLOPs, tokens, steps; what is reused and why",
+    "sweep": "run an experiment, or go on with it: the same command resumes",
+    "status": "what runs, what failed and why, FLOPs spent and counted",
+    "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
+    "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
+    "flops": "the FLOP certificate of one architecture",
+    "ui": "the MLflow UI of this home on 127.0.0.1",
+}
+"""Verb to one-line summary; the verb's module is ``experiments.verbs.<verb>``."""
+
+EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
+
+
+def usage() -> str:
+    """The top-level help text."""
+    verbs = "\n".join(f"  {verb:<8} {summary}" for verb, summary in VERBS.items())
+    return f"""usage: isoflop VERB [...]
+
+Architectures that all cost the same, searched; scaling laws that can be trusted.
+
+verbs:
+{verbs}
+
+Every verb takes --help, --home DIR (default ./runs, or ISOFLOP_HOME), --json and --debug.
+Results go to standard output, talk to standard error. Exit codes: 0 done, 1 something failed,
+2 the request was wrong, 130 interrupted and saved."""
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(argv: list[str]) -> int:
+    """Run one verb and return its exit code; errors become one message on standard error."""
+    debug = "--debug" in argv
+    argv = [word for word in argv if word != "--debug"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return EXIT_DONE
+    verb, rest = argv[0], argv[1:]
+    if verb not in VERBS:
+        print(f"isoflop: unknown verb {verb!r}; use one of {', '.join(VERBS)}", file=sys.stderr)
+        return EXIT_WRONG_REQUEST
+    from spaces.errors import RequestError
+
+    try:
+        module = importlib.import_module(f"experiments.verbs.{verb}")
+        return int(module.run(rest))
+    except RequestError as error:
+        if debug:
+            raise
+        print(f"isoflop {verb}: {error}", file=sys.stderr)
+        return EXIT_WRONG_REQUEST
+    except KeyboardInterrupt:
+        print(f"isoflop {verb}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if debug:
+            raise
+        kind = type(error).__name__
+        print(f"isoflop {verb}: {kind}: {error} (--debug shows where)", file=sys.stderr)
+        return EXIT_FAILED

@@ -1,0 +1,39 @@
+"""What do all verbs share? Parsing options, the home folder, and printing one JSON document."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+Options = TypeVar("Options")
+
+
+def parse_options(options: type[Options], argv: list[str], *, verb: str) -> Options:
+    """Options of a verb from its dataclass; the help is the fields' docstrings. Exits with 2."""
+    import tyro
+
+    return tyro.cli(
+        options,
+        prog=f"isoflop {verb}",
+        args=argv,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        compact_help=True,
+    )
+
+
+def default_home() -> Path:
+    """``ISOFLOP_HOME`` or ``./runs``."""
+    return Path(os.environ.get("ISOFLOP_HOME", "runs"))
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One JSON document on standard output; NaN and infinities are refused."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def talk(message: str) -> None:
+    """One line for a person, on standard error."""
+    print(message, file=sys.stderr)

@@ -1,0 +1,188 @@
+"""What is a trial, what identifies it, and what does it leave behind?
+
+Plain frozen values that cross every room's border: the driver writes them, workers return them,
+the ledger stores them as JSON and ``analysis`` reads them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+from spaces.architecture import Architecture
+
+RECORD_VERSION = 1
+"""Raised when the meaning of a trial's result changes; part of its identity."""
+
+SearchArm = Literal["dual", "loop", "wide", "standard", "unrolled"]
+"""The architecture's arm, or ``unrolled``: the standard arm with K x depth unshared layers."""
+
+OutcomeStatus = Literal[
+    "complete", "diverged", "out_of_memory", "failed", "preempted", "pruned", "lost"
+]
+Schedule = Literal["cosine", "wsd"]
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecipe:
+    """Everything about a trial's training that is already resolved to numbers."""
+
+    learning_rate: float
+    """Peak learning rate of AdamW."""
+    batch_sequences: int
+    """Sequences per optimizer step (the global batch)."""
+    schedule: Schedule = "cosine"
+    """After the warm-up: cosine to the floor, or stable and then a linear decay (wsd)."""
+    warmup_fraction: float = 0.05
+    """Share of the steps with a linear warm-up."""
+    decay_fraction: float = 0.2
+    """Share of the steps that decay, for ``wsd``."""
+    final_lr_fraction: float = 0.1
+    """Floor of the schedule as a share of the peak."""
+    weight_decay: float = 0.1
+    """Decoupled weight decay, on matrices only."""
+    beta1: float = 0.9
+    """AdamW's first moment decay."""
+    beta2: float = 0.95
+    """AdamW's second moment decay."""
+    adam_epsilon: float = 1e-8
+    """AdamW's epsilon."""
+    grad_clip: float = 1.0
+    """Largest global gradient norm."""
+    ponder_penalty: float = 0.0
+    """Weight of the expected number of loops (per layer and token) in the loss."""
+    gate_entropy_penalty: float = 0.0
+    """Weight of the mean gate entropy (nats) in the loss."""
+    precision: Precision = "float32"
+    """Arithmetic of the matrix products; parameters and optimizer stay float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialConfig:
+    """All that determines a trial's result; its canonical hash is the trial's identity."""
+
+    architecture: Architecture
+    """The resolved architecture."""
+    tokens: int
+    """Training tokens; a whole number of sequences."""
+    training: TrainingRecipe
+    """The resolved training recipe."""
+    text_fingerprint: str
+    """Identity of corpus, split and tokenizer."""
+    eval_sequences: int
+    """Validation sequences that every trial is measured on."""
+    eval_points: int = 8
+    """Intermediate validation measurements along the curve (the final one comes besides)."""
+    init_seed: int = 0
+    """Seed of the weights."""
+    data_seed: int = 0
+    """Seed of the order of the training sequences; common across arms."""
+    record_version: int = RECORD_VERSION
+    """Version of the record's meaning."""
+
+    @cached_property
+    def config_hash(self) -> str:
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        text = canonical_json(self)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def num_sequences(self) -> int:
+        """Training sequences."""
+        return self.tokens // self.architecture.context_length
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps; the last may hold fewer sequences than the others."""
+        return -(-self.num_sequences // self.training.batch_sequences)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One measured point of a trial's curve."""
+
+    step: int
+    """Optimizer steps done."""
+    tokens: int
+    """Training tokens seen."""
+    train_flops: int
+    """Training FLOPs spent so far, in the ``full`` convention."""
+    train_loss_nats: float | None = None
+    """Mean training loss since the last point, nats per token."""
+    val_loss_nats: float | None = None
+    """Validation loss, nats per token; None where it was not measured."""
+    learning_rate: float | None = None
+    """Learning rate of the last step."""
+    wall_seconds: float = 0.0
+    """Training seconds so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateSummary:
+    """Routing of one dual layer on the validation tokens."""
+
+    layer: int
+    """Index from the input."""
+    mean_deep_share: float
+    """Mean of g_d / (g_d + g_w) over tokens."""
+    mean_entropy_nats: float
+    """Mean binary entropy of the deep share over tokens, in nats."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a trial left: plain values; what was not measured is None, never 0."""
+
+    status: OutcomeStatus
+    """How it ended; only ``complete`` is a result."""
+    reason: str | None = None
+    """Why, where it is not complete."""
+    loss_nats: float | None = None
+    """Final validation loss, nats per token."""
+    bits_per_byte: float | None = None
+    """The same per byte of UTF-8 text, in bits: comparable across tokenizers."""
+    train_loss_nats: float | None = None
+    """Mean training loss over the last tenth of the steps, nats per token."""
+    generalization_gap_nats: float | None = None
+    """``loss_nats - train_loss_nats``."""
+    steps: int = 0
+    """Optimizer steps done."""
+    tokens: int = 0
+    """Training tokens seen."""
+    epochs: float | None = None
+    """Tokens over the corpus's training tokens."""
+    train_flops: dict[str, int] = field(default_factory=dict)
+    """Delivered training FLOPs by convention: full, causal, projection."""
+    forward_flops_per_token: dict[str, int] = field(default_factory=dict)
+    """Forward FLOPs per token by convention."""
+    parameters: dict[str, int] = field(default_factory=dict)
+    """total, embedding, head, deep, wide, shared."""
+    wall_seconds: float | None = None
+    """Training seconds, measuring excluded."""
+    tokens_per_second: float | None = None
+    """Training throughput."""
+    peak_memory_bytes: int | None = None
+    """Peak device memory (GPU) or resident memory (CPU)."""
+    model_flops_utilization: float | None = None
+    """Delivered ``full`` FLOPs over the device's peak; None where the peak is not known."""
+    device: str | None = None
+    """Device name."""
+    curve: tuple[CurvePoint, ...] = ()
+    """The measured curve."""
+    gates: tuple[GateSummary, ...] = ()
+    """Routing per layer, for dual trials."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of the loss should know: many epochs, a wide gap."""
+    versions: dict[str, str] = field(default_factory=dict)
+    """Versions of Python, torch and this package."""
+    weights_path: str | None = None
+    """Where the weights lie as safetensors, when they were asked for."""
+
+
+def canonical_json(value: Any) -> str:
+    """JSON of a frozen value with sorted keys and no spaces: equal values give equal text."""
+    return json.dumps(asdict(value), sort_keys=True, separators=(",", ":"))

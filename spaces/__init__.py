@@ -1,0 +1,1 @@
+"""What is a model, and what does it cost?"""
