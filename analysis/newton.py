@@ -1,0 +1,219 @@
+"""How are many small fits of one law minimised at once, and when has one converged?
+
+A damped Newton method with the exact Hessian over a batch of problems (starts or resamples): the
+absolute values of the Hessian's eigenvalues steer it away from saddles, the damping follows the
+success of every step, coordinates at a bound that the gradient pushes outwards are held. Huber's and
+LAD's corners are approached through a falling sequence of deltas. Convergence is a statement about
+the gradient in units of curvature and objective, never an optimiser's ``success``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from analysis.estimators import Estimator
+from analysis.laws import FloatArray
+from analysis.surface import Quadratic, Surface, local_quadratic
+
+GRADIENT_TOLERANCE = 1e-6
+"""Largest scaled gradient of a converged fit: one millionth of the objective's own root scale."""
+
+ROUNDING = 1e-13
+"""Residuals below this are rounding noise of the logarithm; it floors the objective's scale."""
+
+LARGEST_STEP = 1.0
+"""Longest step of any inner coordinate (a factor e in a coefficient, 1 in an exponent)."""
+
+CHUNK_ELEMENTS = 40_000
+"""Rows times vectors per chunk: the working arrays stay in a core's cache."""
+
+SMALLEST_CURVATURE = 1e-12
+"""Relative curvature below which a direction counts as flat."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The data of R problems: each entry (n,), shared, or (R, n)."""
+
+    losses: FloatArray
+    weights: FloatArray
+    scale: FloatArray
+    """Standard deviations that divide the residuals; ones where none are known."""
+
+    def rows(self, select: Any) -> Batch:
+        """The problems at ``select``; shared entries stay shared."""
+        return Batch(*(x if x.ndim == 1 else x[select] for x in self.parts))
+
+    @property
+    def parts(self) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Losses, weights, scale."""
+        return self.losses, self.weights, self.scale
+
+
+@dataclass(frozen=True)
+class Optima:
+    """Where R minimisations ended."""
+
+    inner: FloatArray
+    """(R, P)."""
+    objective: FloatArray
+    """(R,), sum of the rounded loss."""
+    scaled_gradient: FloatArray
+    """(R,), Newton decrement over the objective's root: dimensionless."""
+    moved: FloatArray
+    """(R,), longest coordinate of the way from the start."""
+
+    @property
+    def converged(self) -> FloatArray:
+        """(R,) booleans: the gradient test."""
+        return np.asarray(self.scaled_gradient <= GRADIENT_TOLERANCE)
+
+
+def delta_schedule(estimator: Estimator, residuals: FloatArray) -> list[float | None]:
+    """Deltas to pass through, from the residuals' own size down to the estimator's."""
+    final = estimator.turning_point
+    if final is None:
+        return [None]
+    largest = float(np.median(np.abs(residuals)))
+    if not np.isfinite(largest) or largest <= 4.0 * final:
+        return [final]
+    num = int(np.ceil(np.log(largest / final) / np.log(12.0))) + 1
+    return [float(delta) for delta in np.geomspace(largest, final, num)]
+
+
+def minimise(
+    surface: Surface,
+    start: FloatArray,
+    batch: Batch,
+    estimator: Estimator,
+    *,
+    max_iterations: int = 200,
+) -> Optima:
+    """Minimise R problems from R starts (R, P), chunk by chunk."""
+    per_chunk = max(1, CHUNK_ELEMENTS // batch.losses.shape[-1])
+    pieces = [
+        _minimise_chunk(surface, start[rows], batch.rows(rows), estimator, max_iterations)
+        for rows in (slice(i, i + per_chunk) for i in range(0, len(start), per_chunk))
+    ]
+    return Optima(
+        inner=np.concatenate([piece.inner for piece in pieces]),
+        objective=np.concatenate([piece.objective for piece in pieces]),
+        scaled_gradient=np.concatenate([piece.scaled_gradient for piece in pieces]),
+        moved=np.concatenate([piece.moved for piece in pieces]),
+    )
+
+
+def _minimise_chunk(
+    surface: Surface, start: FloatArray, batch: Batch, estimator: Estimator, max_iterations: int
+) -> Optima:
+    inner = np.clip(start, surface.lower, surface.upper)
+    residuals = surface.residuals(inner, batch.losses, estimator) / batch.scale
+    deltas = delta_schedule(estimator, residuals)
+    for delta in deltas:
+        last = delta == deltas[-1]
+        budget = max_iterations if last else min(max_iterations, 12)
+        inner, quadratic = _descend(surface, inner, batch, estimator, delta, budget, last)
+    return Optima(
+        inner=inner,
+        objective=quadratic.value,
+        scaled_gradient=scaled_gradient(surface, inner, quadratic, batch),
+        moved=np.abs(inner - start).max(-1),
+    )
+
+
+def _take(quadratic: Quadratic, select: Any) -> Quadratic:
+    return Quadratic(
+        value=quadratic.value[select],
+        gradient=quadratic.gradient[select],
+        hessian=quadratic.hessian[select],
+        gauss_newton=quadratic.gauss_newton[select],
+    )
+
+
+def _put(target: Quadratic, select: Any, source: Quadratic) -> None:
+    target.value[select] = source.value
+    target.gradient[select] = source.gradient
+    target.hessian[select] = source.hessian
+    target.gauss_newton[select] = source.gauss_newton
+
+
+def _descend(
+    surface: Surface,
+    inner: FloatArray,
+    batch: Batch,
+    estimator: Estimator,
+    delta: float | None,
+    max_iterations: int,
+    last: bool,
+) -> tuple[FloatArray, Quadratic]:
+    """Newton steps at one delta until every problem converges, stalls or runs out of steps."""
+    inner = inner.copy()
+    quadratic = local_quadratic(surface, inner, *batch.parts, estimator, delta)
+    damping = np.full(len(inner), 1e-3)
+    tolerance = GRADIENT_TOLERANCE * (1e-3 if last else 1e3)
+    active = np.arange(len(inner))
+    for _ in range(max_iterations):
+        here, data = _take(quadratic, active), batch.rows(active)
+        step, size = newton_step(surface, inner[active], here, data, damping[active])
+        going = (size > tolerance) & (damping[active] < 1e12)
+        if not going.any():
+            break
+        active, step, here = active[going], step[going], _take(here, going)
+        trial = np.clip(inner[active] + step, surface.lower, surface.upper)
+        there = local_quadratic(surface, trial, *batch.rows(active).parts, estimator, delta)
+        better = there.value < here.value
+        _put(quadratic, active[better], _take(there, better))
+        inner[active[better]] = trial[better]
+        damping[active] = np.where(better, damping[active] * 0.1, damping[active] * 10.0 + 1e-6)
+    return inner, quadratic
+
+
+def _scaled_model(
+    surface: Surface, inner: FloatArray, quadratic: Quadratic
+) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
+    """Scale (R, P), gradient along eigenvectors, eigenvalues, eigenvectors of the scaled model."""
+    held = (inner <= surface.lower) & (quadratic.gradient > 0)
+    held |= (inner >= surface.upper) & (quadratic.gradient < 0)
+    scale = np.sqrt(quadratic.gauss_newton)
+    scale = np.maximum(scale, 1e-12 * scale.max(-1, keepdims=True)) + 1e-300
+    gradient = np.where(held, 0.0, quadratic.gradient / scale)
+    hessian = quadratic.hessian / (scale[:, :, None] * scale[:, None, :])
+    hessian = np.where(held[:, :, None] | held[:, None, :], 0.0, hessian)
+    hessian += held[:, :, None] * np.eye(inner.shape[1])
+    values, vectors = np.linalg.eigh(hessian)
+    along = (np.swapaxes(vectors, 1, 2) @ gradient[..., None])[..., 0]
+    return scale, along, values, vectors
+
+
+def _objective_scale(quadratic: Quadratic, batch: Batch) -> FloatArray:
+    """Root of twice the objective, floored where residuals are rounding noise; (R,)."""
+    weight = (batch.weights / batch.scale**2 * np.ones_like(batch.losses)).sum(-1)
+    return np.sqrt(2.0 * quadratic.value + weight * ROUNDING**2)
+
+
+def _decrement(along: FloatArray, values: FloatArray, damping: Any = 0.0) -> FloatArray:
+    stiffness = np.maximum(np.abs(values), SMALLEST_CURVATURE) + damping
+    return np.asarray(np.sqrt((along**2 / stiffness).sum(-1)))
+
+
+def newton_step(
+    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch, damping: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Damped step (R, P), and the scaled gradient (R,) before it."""
+    scale, along, values, vectors = _scaled_model(surface, inner, quadratic)
+    stiffness = np.maximum(np.abs(values), SMALLEST_CURVATURE) + damping[:, None]
+    step = -(vectors @ (along / stiffness)[..., None])[..., 0] / scale
+    longest = np.abs(step).max(-1, keepdims=True)
+    step *= np.minimum(1.0, LARGEST_STEP / np.maximum(longest, 1e-300))
+    return step, _decrement(along, values) / _objective_scale(quadratic, batch)
+
+
+def scaled_gradient(
+    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch
+) -> FloatArray:
+    """The convergence measure of R vectors, (R,)."""
+    _, along, values, _ = _scaled_model(surface, inner, quadratic)
+    return _decrement(along, values) / _objective_scale(quadratic, batch)

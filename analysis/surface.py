@@ -1,0 +1,245 @@
+"""What are a law's residuals, their gradient and curvature, for many parameter vectors at once?
+
+Parameters live here in inner coordinates: logarithms of the coefficients, each term's log size
+centred at its mean over the data (the condition number of the Chinchilla problem falls from 2003 to
+62), then exponents and shape parameters. Shapes: R parameter vectors, P parameters, n rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from analysis.estimators import Estimator
+from analysis.laws import Columns, FloatArray, Law
+
+COEFFICIENT_RANGE = 1e-10
+"""Coefficients smaller than this share of the smallest loss count as zero, the lower bound."""
+
+COMPLEX_STEP = 1e-30
+"""Step of complex differentiation: exact to rounding, since nothing is subtracted."""
+
+
+@dataclass(frozen=True)
+class Surface:
+    """A law over one table's columns, in inner coordinates."""
+
+    law: Law
+    columns: Columns
+    smallest_loss: float
+
+    @cached_property
+    def centres(self) -> FloatArray:
+        """Mean log size of every term, at the middle of its shape parameters' grids; (terms,)."""
+        shape = {name: self.law.bounds_of(name).grid(3)[1] for name in self.law.shape}
+        sizes = [term.log_size(self.columns, shape)[0] for term in self.law.terms]
+        return np.array([float(np.mean(size)) for size in sizes])
+
+    @cached_property
+    def lower(self) -> FloatArray:
+        """Lower bounds in inner coordinates, (P,)."""
+        floor = np.log(self.smallest_loss * COEFFICIENT_RANGE)
+        nonlinear = [self.law.bounds_of(name).low for name in self.law.nonlinear]
+        return np.array([floor] * len(self.law.linear) + nonlinear)
+
+    @cached_property
+    def upper(self) -> FloatArray:
+        """Upper bounds in inner coordinates, (P,)."""
+        ceiling = np.log(self.smallest_loss / COEFFICIENT_RANGE)
+        nonlinear = [self.law.bounds_of(name).high for name in self.law.nonlinear]
+        return np.array([ceiling] * len(self.law.linear) + nonlinear)
+
+    @property
+    def num_parameters(self) -> int:
+        """P."""
+        return len(self.law.parameters)
+
+    def index(self, name: str) -> int:
+        """Position of a parameter in every vector."""
+        return self.law.parameters.index(name)
+
+    def outer(self, inner: FloatArray) -> FloatArray:
+        """Law parameters (..., P), coefficients in the table's own units."""
+        values = np.array(inner, dtype=np.float64)
+        for position, term in enumerate(self.law.terms):
+            exponent = inner[..., self.index(term.exponent)]
+            values[..., 1 + position] += exponent * self.centres[position]
+        values[..., : len(self.law.linear)] = np.exp(values[..., : len(self.law.linear)])
+        return values
+
+    def inner(self, outer: FloatArray) -> FloatArray:
+        """Inverse of `outer`; coefficients of zero land on the lower bound."""
+        values = np.array(outer, dtype=np.float64)
+        linear = slice(0, len(self.law.linear))
+        with np.errstate(divide="ignore"):
+            values[..., linear] = np.log(values[..., linear])
+        for position, term in enumerate(self.law.terms):
+            exponent = values[..., self.index(term.exponent)]
+            values[..., 1 + position] -= exponent * self.centres[position]
+        return np.clip(values, self.lower, self.upper)
+
+    def shape_values(self, inner: FloatArray) -> dict[str, Any]:
+        """Shape parameters of R vectors, each (R, 1)."""
+        return {name: inner[:, self.index(name), None] for name in self.law.shape}
+
+    def log_terms(self, inner: FloatArray) -> list[Any]:
+        """Centred log sizes of every term, (R, n) or (n,), without derivatives."""
+        shape = self.shape_values(inner)
+        sizes = (term.log_size(self.columns, shape)[0] for term in self.law.terms)
+        return [size - centre for size, centre in zip(sizes, self.centres, strict=True)]
+
+    def predict(self, inner: FloatArray) -> FloatArray:
+        """Losses of R vectors, (R, n)."""
+        num_terms = len(self.law.terms)
+        total = np.exp(inner[:, :1])
+        for position, size in enumerate(self.log_terms(inner)):
+            coefficient = inner[:, 1 + position, None]
+            exponent = inner[:, 1 + num_terms + position, None]
+            total = total + np.exp(coefficient - exponent * size)
+        return np.asarray(total, dtype=np.float64)
+
+    def residuals(self, inner: FloatArray, losses: FloatArray, estimator: Estimator) -> FloatArray:
+        """Residuals (R, n) of the estimator's kind against ``losses`` (n,) or (R, n)."""
+        predicted = self.predict(inner)
+        if estimator.on_logs:
+            return np.asarray(np.log(predicted) - np.log(losses))
+        return np.asarray(predicted - losses)
+
+    def derivatives(self, inner: FloatArray) -> list[TermDerivatives]:
+        """Value and derivatives of the log of every term."""
+        return [
+            term_derivatives(self, position, inner) for position in range(len(self.law.terms))
+        ]
+
+
+@dataclass(frozen=True)
+class TermDerivatives:
+    """One term's logarithm ``log A - e s``: value and derivatives by its own parameters."""
+
+    indices: tuple[int, ...]
+    """Positions of its parameters: coefficient, exponent, shape."""
+    log_value: FloatArray
+    """(R, n)."""
+    gradient: tuple[Any, ...]
+    """By each of its parameters: 1.0, then (n,) or (R, n)."""
+    curvature: Mapping[tuple[int, int], Any]
+    """Second derivatives that are not zero, by pairs of positions within ``indices``."""
+
+
+def term_derivatives(surface: Surface, position: int, inner: FloatArray) -> TermDerivatives:
+    """Derivatives of one term's logarithm; second ones by complex steps of the analytic first."""
+    law = surface.law
+    term = law.terms[position]
+    exponent = inner[:, surface.index(term.exponent), None]
+    shape = surface.shape_values(inner)
+    size, slopes = term.log_size(surface.columns, shape)
+    size = size - surface.centres[position]
+    gradient = (1.0, -size, *(-exponent * slope for slope in slopes))
+    curvature: dict[tuple[int, int], Any] = {}
+    for number, name in enumerate(term.shape):
+        curvature[(1, 2 + number)] = -slopes[number]
+        moved = {**shape, name: shape[name] + 1j * COMPLEX_STEP}
+        bent = term.log_size(surface.columns, moved)[1]
+        for other in range(number + 1):
+            curvature[(2 + other, 2 + number)] = -exponent * bent[other].imag / COMPLEX_STEP
+    return TermDerivatives(
+        indices=(
+            1 + position,
+            surface.index(term.exponent),
+            *(surface.index(name) for name in term.shape),
+        ),
+        log_value=inner[:, 1 + position, None] - exponent * size,
+        gradient=gradient,
+        curvature=curvature,
+    )
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """The objective's local model at R parameter vectors."""
+
+    value: FloatArray
+    """(R,), the sum over rows of the rounded loss."""
+    gradient: FloatArray
+    """(R, P)."""
+    hessian: FloatArray
+    """(R, P, P), exact."""
+    gauss_newton: FloatArray
+    """(R, P): diagonal of the positive part with every row inside the parabola; the scale."""
+
+
+def jacobian(surface: Surface, inner: FloatArray, *, on_logs: bool) -> FloatArray:
+    """Derivatives of log predictions (or of predictions, nats) by inner parameters, (R, P, n)."""
+    terms = surface.derivatives(inner)
+    predicted = np.exp(inner[:, :1]) + sum(np.exp(term.log_value) for term in terms)
+    return _jacobian(surface, inner, terms, predicted if on_logs else np.ones_like(predicted))
+
+
+def _jacobian(
+    surface: Surface, inner: FloatArray, terms: list[TermDerivatives], divisor: FloatArray
+) -> FloatArray:
+    result = np.zeros((inner.shape[0], surface.num_parameters, divisor.shape[-1]))
+    result[:, 0] = np.exp(inner[:, :1]) / divisor
+    for term in terms:
+        share = np.exp(term.log_value) / divisor
+        for index, slope in zip(term.indices, term.gradient, strict=True):
+            result[:, index] += share * slope
+    return result
+
+
+def local_quadratic(
+    surface: Surface,
+    inner: FloatArray,
+    losses: FloatArray,
+    weights: FloatArray,
+    scale: FloatArray,
+    estimator: Estimator,
+    delta: float | None,
+) -> Quadratic:
+    """Value, gradient and exact Hessian of the rounded objective.
+
+    ``losses``, ``weights`` and ``scale`` (residuals are divided by it) are (n,) or (R, n).
+    """
+    terms = surface.derivatives(inner)
+    predicted = np.exp(inner[:, :1]) + sum(np.exp(term.log_value) for term in terms)
+    if estimator.on_logs:
+        residuals, divisor = np.log(predicted / losses) / scale, predicted
+    else:
+        residuals, divisor = (predicted - losses) / scale, np.ones_like(predicted)
+    value, slope, bend = estimator.rounded(residuals, delta)
+    pull = weights * slope / scale
+    stiffness = weights / scale**2
+    slopes = _jacobian(surface, inner, terms, divisor)
+    across = np.swapaxes(slopes, 1, 2)
+    curve = stiffness * bend - pull if estimator.on_logs else stiffness * bend
+    hessian = (slopes * curve[:, None]) @ across
+    _add_curvature(hessian, inner, terms, pull / divisor)
+    return Quadratic(
+        value=(weights * value).sum(-1),
+        gradient=(slopes @ pull[..., None])[..., 0],
+        hessian=hessian,
+        gauss_newton=((slopes * slopes) @ np.broadcast_to(stiffness, pull.shape)[..., None])[..., 0],
+    )
+
+
+def _add_curvature(
+    hessian: FloatArray, inner: FloatArray, terms: list[TermDerivatives], pull: FloatArray
+) -> None:
+    """Add the second derivatives of the prediction, weighted by ``pull`` (R, n), in place."""
+    hessian[:, 0, 0] += np.exp(inner[:, 0]) * pull.sum(-1)
+    for term in terms:
+        share = pull * np.exp(term.log_value)
+        for first, row in enumerate(term.indices):
+            tilted = share * term.gradient[first]
+            for second in range(first, len(term.indices)):
+                column = term.indices[second]
+                entry = (tilted * term.gradient[second]).sum(-1)
+                if (first, second) in term.curvature:
+                    entry = entry + (share * term.curvature[(first, second)]).sum(-1)
+                hessian[:, row, column] += entry
+                if row != column:
+                    hessian[:, column, row] += entry
