@@ -25,23 +25,11 @@ UNIT_STEP_SCALE_INIT = math.log(math.e - 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """One transformer of one arm. Raises `RequestError` for values that no model can have."""
+class CommonFields:
+    """What the architectures of a study have in common: everything but arm and sizes."""
 
-    arm: Arm
-    """dual (both paths), loop (deep path only), wide (wide path only), standard (K = 1, plain)."""
-    num_layers: int
-    """Layers, each holding the arm's paths; at least 1."""
-    num_loops: int = 1
-    """K: times the deep block is applied with shared weights; 1 where there is no loop."""
-    d_model: int
-    """Width of the residual state, in channels; a multiple of ``head_dim``."""
     head_dim: int = 64
     """Channels per attention head; even, for rotary embeddings."""
-    deep_ffn: int | None = None
-    """SwiGLU hidden size of the deep path; absent in the wide arm."""
-    wide_ffn: int | None = None
-    """SwiGLU hidden size of the wide path; only in the dual and the wide arm."""
     context_length: int
     """Tokens per sequence."""
     vocab_size: int
@@ -62,6 +50,24 @@ class Architecture:
     """Start of the residual step scales before softplus; -7 is the paper's preset."""
     gate_bias_init: float = 0.0
     """Start of the gates' biases (their weights start at zero); 0 opens each gate half."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture(CommonFields):
+    """One transformer of one arm. Raises `RequestError` for values that no model can have."""
+
+    arm: Arm
+    """dual (both paths), loop (deep path only), wide (wide path only), standard (K = 1, plain)."""
+    num_layers: int
+    """Layers, each holding the arm's paths; at least 1."""
+    num_loops: int = 1
+    """K: times the deep block is applied with shared weights; 1 where there is no loop."""
+    d_model: int
+    """Width of the residual state, in channels; a multiple of ``head_dim``."""
+    deep_ffn: int | None = None
+    """SwiGLU hidden size of the deep path; absent in the wide arm."""
+    wide_ffn: int | None = None
+    """SwiGLU hidden size of the wide path; only in the dual and the wide arm."""
 
     def __post_init__(self) -> None:
         for problem in architecture_problems(self):
