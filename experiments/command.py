@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 Options = TypeVar("Options")
 
 
-def parse_options(options: type[Options], argv: list[str], *, verb: str) -> Options:
+def parse_options(
+    options: type[Options], argv: list[str], *, verb: str, default: Options | None = None
+) -> Options:
     """Options of a verb from its dataclass; the help is the fields' docstrings. Exits with 2."""
     import tyro
 
@@ -19,7 +21,8 @@ def parse_options(options: type[Options], argv: list[str], *, verb: str) -> Opti
         options,
         prog=f"isoflop {verb}",
         args=argv,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitSubcommandPrefixes),
+        default=tyro.MISSING_NONPROP if default is None else default,
+        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
         compact_help=True,
     )
 

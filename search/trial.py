@@ -13,6 +13,8 @@ from functools import cached_property
 from typing import Any, Literal
 
 from spaces.architecture import Architecture
+from spaces.budget import Budget
+from spaces.flops import train_flops_per_token
 
 RECORD_VERSION = 1
 """Raised when the meaning of a trial's result changes; part of its identity."""
@@ -153,6 +155,8 @@ class Outcome:
     """Optimizer steps done."""
     tokens: int = 0
     """Training tokens seen."""
+    resumed_tokens: int = 0
+    """Of these, the tokens that a checkpoint brought along into the last attempt."""
     epochs: float | None = None
     """Tokens over the corpus's training tokens."""
     train_flops: dict[str, int] = field(default_factory=dict)
@@ -181,6 +185,73 @@ class Outcome:
     """Versions of Python, torch and this package."""
     weights_path: str | None = None
     """Where the weights lie as safetensors, when they were asked for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where a running attempt stands."""
+
+    step: int
+    """Optimizer steps of the trial done."""
+    steps: int
+    """Optimizer steps of the whole trial."""
+    tokens: int
+    """Training tokens of the trial seen."""
+    resumed_tokens: int
+    """Of these, the tokens that a checkpoint brought along: seen, but not in this attempt."""
+    curve: tuple[CurvePoint, ...] = ()
+    """The whole curve so far."""
+
+
+TrialState = Literal[
+    "queued",
+    "running",
+    "preempted",
+    "complete",
+    "reused",
+    "diverged",
+    "out_of_memory",
+    "failed",
+    "pruned",
+]
+"""Where a trial stands in its sweep; ``reused`` is complete by an earlier sweep of this home."""
+
+Purpose = Literal["baseline", "search", "tuning", "replicate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proposal:
+    """A configuration and why it is asked for; the why is no part of its identity."""
+
+    config: TrialConfig
+    """What determines the result."""
+    arm: SearchArm
+    """The family it stands for."""
+    budget: Budget
+    """What it was to cost."""
+    axes: dict[str, float | int | str]
+    """The values of the free and fixed axes, as they were proposed."""
+    purpose: Purpose
+    """Why: a baseline, the search, a tuning stage, or a replicate."""
+    nominal_alpha: float | None = None
+    """Deep share of a layer's FLOPs that was asked for, where it is an axis."""
+    attained_alpha: float | None = None
+    """Deep share of a layer's FLOPs as built."""
+
+    @property
+    def config_hash(self) -> str:
+        """Identity of the trial."""
+        return self.config.config_hash
+
+    @property
+    def train_flops_per_token(self) -> int:
+        """Training FLOPs per token, in the budget's convention."""
+        return train_flops_per_token(self.config.architecture).get(self.budget.convention)
+
+    @property
+    def train_flops(self) -> int:
+        """Training FLOPs of the whole trial, in the budget's convention."""
+        return self.train_flops_per_token * self.config.tokens
 
 
 def canonical_json(value: Any) -> str:

@@ -1,0 +1,172 @@
+"""From words on the command line to what a verb works with: experiment, ground, ledger."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import tyro
+from pydantic import ValidationError
+
+from experiments.command import default_home, parse_options, talk
+from search.experiment import Experiment, describe_errors, find_experiment, load_experiment
+from search.ledger import Ledger
+from search.proposer import Ground
+from search.trial import Precision
+from spaces.errors import RequestError
+
+if TYPE_CHECKING:
+    from runners.text import Corpus
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Options of a verb that looks at a sweep."""
+
+    experiment: tyro.conf.Positional[str]
+    """Name of an experiment that ships, or path of a TOML file."""
+    home: Path = field(default_factory=default_home)
+    """Where ledger, MLflow database and artifacts live."""
+    json: bool = False
+    """Print one JSON document on standard output and nothing else there."""
+
+
+@dataclass(frozen=True)
+class ExperimentOptions(SweepOptions):
+    """Options of a verb that may change any field of the experiment."""
+
+    settings: Annotated[Experiment | None, tyro.conf.arg(name="")] = None
+    """Fields of the experiment."""
+
+
+Options = TypeVar("Options", bound=ExperimentOptions)
+
+
+def parse_experiment_options(
+    options: type[Options], argv: list[str], *, verb: str
+) -> tuple[Options, Experiment]:
+    """Options of a verb, and the experiment with every field the command line changes."""
+    reference = next((word for word in argv if not word.startswith("-")), None)
+    if reference is None or argv[0] != reference:
+        reference = _reference_among(argv)
+    base = load_experiment(reference) if reference else _example()
+    try:
+        default = options(experiment=tyro.MISSING, settings=base)
+        parsed = parse_options(options, argv, verb=verb, default=default)
+    except ValidationError as error:
+        raise RequestError(describe_errors(error, where="the command line")) from None
+    assert parsed.settings is not None
+    return parsed, parsed.settings
+
+
+def _reference_among(argv: list[str]) -> str | None:
+    """The word that names an experiment, where options stand before it."""
+    for word in argv:
+        if not word.startswith("-"):
+            try:
+                find_experiment(word)
+            except RequestError:
+                continue
+            return word
+    return None
+
+
+def _example() -> Experiment:
+    """Something to show defaults of in the help text."""
+    return load_experiment("quickstart")
+
+
+def sweep_name(reference: str) -> str:
+    """The sweep that a reference means: the name in its TOML file, or the word itself."""
+    try:
+        return load_experiment(reference).name
+    except RequestError:
+        if Path(reference).suffix == ".toml":
+            raise
+        return reference
+
+
+def open_sweep(options: SweepOptions) -> tuple[Ledger, str]:
+    """The ledger and the name of a sweep that was run. Raises `RequestError` otherwise."""
+    name = sweep_name(options.experiment)
+    ledger = Ledger(options.home)
+    ledger.sweep(name)
+    return ledger, name
+
+
+def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
+    """Read, split and tokenise the text (cached), and settle what proposals rest on."""
+    from runners.text import prepare_corpus
+
+    text = experiment.text
+    corpus = prepare_corpus(
+        text.source,
+        tokenizer=text.tokenizer,
+        validation_fraction=text.validation_fraction,
+        cache_dir=home / "cache",
+    )
+    windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
+    ground = Ground(
+        text_fingerprint=corpus.fingerprint,
+        vocab_size=corpus.vocab_size,
+        num_validation_sequences=windows,
+        precision=_precision(experiment),
+    )
+    return corpus, ground
+
+
+def resolve_device(experiment: Experiment) -> str:
+    """cpu or cuda; auto is cuda where torch, or the cluster that is joined, has one."""
+    workers = experiment.workers
+    if workers.device != "auto":
+        return workers.device
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _precision(experiment: Experiment) -> Precision:
+    if experiment.training.precision != "auto":
+        return experiment.training.precision
+    return "bfloat16" if resolve_device(experiment) == "cuda" else "float32"
+
+
+def code_version() -> str:
+    """The package's version and, in a checkout, its commit (``+`` where files differ from it)."""
+    version = importlib.metadata.version("isoflop")
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return version
+    described = _git(root, "describe", "--always", "--dirty=+", "--abbrev=12")
+    return f"{version} {described}" if described else version
+
+
+def _git(root: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
+
+
+def report_set_aside(reasons: dict[str, str | None]) -> None:
+    """Say which recorded trials are no part of the experiment as it is now, and why."""
+    counts: dict[str, int] = {}
+    for reason in reasons.values():
+        if reason is not None:
+            counts[reason] = counts.get(reason, 0) + 1
+    for reason, count in counts.items():
+        talk(
+            f"set aside: {count} recorded trial{'s' * (count > 1)} of this sweep "
+            f"({reason}); kept in the ledger, not ranked, not fitted"
+        )
+
+
+def json_number(value: Any) -> Any:
+    """Whole floats as integers, so that FLOPs and tokens read as counts."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,150 @@
+"""``isoflop best``: the leaderboard of every budget, and the link that opens it in MLflow."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from experiments.command import parse_options, print_json, talk
+from experiments.setup import SweepOptions, open_sweep
+from runners.mlflow_view import DEFAULT_SERVER, plain_link, view_link
+from search.ledger import SweepRecord, TrialRecord
+from search.results import by_budget
+from spaces.flops import forward_flops_per_token
+from spaces.parameters import count_parameters
+
+
+@dataclass(frozen=True)
+class BestOptions(SweepOptions):
+    """The best configurations of every budget."""
+
+    top: int = 5
+    """Rows per budget; 0 for all."""
+    server: str | None = None
+    """Address of the MLflow UI that links point to; left out: where `isoflop ui` serves."""
+
+
+def run(argv: list[str]) -> int:
+    """Print the leaderboard."""
+    options = parse_options(BestOptions, argv, verb="best")
+    ledger, name = open_sweep(options)
+    sweep, records = ledger.sweep(name), ledger.trials(name)
+    ledger.close()
+    server = server_of(sweep, options.server)
+    if options.json:
+        print_json(best_document(sweep, records, top=options.top, server=server))
+    else:
+        print_best(sweep, records, top=options.top, server=server)
+    return 0
+
+
+def server_of(sweep: SweepRecord, server: str | None) -> str:
+    """The address links point to: as asked, or the tracking server, or the local UI."""
+    if server is None and (sweep.tracking_uri or "").startswith(("http://", "https://")):
+        server = sweep.tracking_uri
+    return (server or DEFAULT_SERVER).rstrip("/")
+
+
+def link_of(sweep: SweepRecord, server: str) -> str | None:
+    """The link to *Best per budget*; None before the sweep has reached MLflow."""
+    if sweep.mlflow_experiment_id is None:
+        return None
+    return view_link(server, sweep.mlflow_experiment_id)
+
+
+def best_document(
+    sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str
+) -> dict[str, Any]:
+    """The leaderboard as JSON, best first."""
+    budgets = [
+        {
+            "target_flops": target,
+            "convention": group[0].proposal.budget.convention,
+            "leaderboard": [_entry(record) for record in _top(group, top)],
+        }
+        for target, group in by_budget(records).items()
+    ]
+    return {"link": link_of(sweep, server), "budgets": budgets}
+
+
+def _top(group: list[TrialRecord], top: int) -> list[TrialRecord]:
+    return group if top <= 0 else group[:top]
+
+
+def _entry(record: TrialRecord) -> dict[str, Any]:
+    proposal, config, outcome = record.proposal, record.proposal.config, record.outcome
+    assert outcome is not None
+    convention = proposal.budget.convention
+    return {
+        "arm": proposal.arm,
+        "architecture": asdict(config.architecture),
+        "parameters": count_parameters(config.architecture).total,
+        "tokens": config.tokens,
+        "epochs": outcome.epochs,
+        "forward_flops_per_token": forward_flops_per_token(config.architecture)[convention],
+        "train_flops": proposal.train_flops,
+        "learning_rate": config.training.learning_rate,
+        "seed": config.init_seed,
+        "data_seed": config.data_seed,
+        "loss_nats": outcome.loss_nats,
+        "bits_per_byte": outcome.bits_per_byte,
+        "config_hash": record.config_hash,
+        "run_id": record.mlflow_run_id,
+    }
+
+
+def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str) -> None:
+    """The leaderboard as one table per budget, then the link."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    groups = by_budget(records)
+    if not groups:
+        print(f"{sweep.name} has no result yet; `isoflop status {sweep.name}` says what it does")
+        return
+    for target, group in groups.items():
+        console.print(_table(target, group, top=top))
+    link = link_of(sweep, server)
+    if link is None:
+        talk("not in MLflow yet: run the sweep again with MLflow reachable")
+        return
+    print(f"In MLflow (`isoflop ui` serves it): {link}")
+    assert sweep.mlflow_experiment_id is not None
+    print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
+
+
+def _table(target: float, group: list[TrialRecord], *, top: int) -> Any:
+    from rich.table import Table
+
+    convention = group[0].proposal.budget.convention
+    table = Table(
+        title=f"{target:.3g} training FLOPs ({convention}): {len(group)} results",
+        title_justify="left",
+    )
+    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/param")
+    for column in ("#", *columns, "lr", "loss (nats)", "bits/byte"):
+        table.add_column(column, justify="left" if column == "arm" else "right")
+    for rank, record in enumerate(_top(group, top), start=1):
+        table.add_row(str(rank), *_cells(record))
+    return table
+
+
+def _cells(record: TrialRecord) -> list[str]:
+    config, outcome = record.proposal.config, record.outcome
+    assert outcome is not None
+    a, total = config.architecture, count_parameters(config.architecture).total
+    return [
+        record.proposal.arm,
+        str(a.num_layers),
+        str(a.num_loops),
+        str(a.d_model),
+        str(a.deep_ffn or "-"),
+        str(a.wide_ffn or "-"),
+        f"{total / 1e6:.3g} M",
+        f"{config.tokens / 1e6:.3g} M",
+        f"{config.tokens / total:.1f}",
+        f"{config.training.learning_rate:.3g}",
+        f"{outcome.loss_nats:.4f}",
+        f"{outcome.bits_per_byte:.4f}",
+    ]

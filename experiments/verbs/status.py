@@ -1,0 +1,84 @@
+"""``isoflop status``: what runs, what waits, what failed and why, and where the FLOPs went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from experiments.command import parse_options, print_json
+from experiments.setup import SweepOptions, json_number, open_sweep
+from search.ledger import TrialRecord
+
+
+@dataclass(frozen=True)
+class StatusOptions(SweepOptions):
+    """What a sweep has done and is doing."""
+
+
+def run(argv: list[str]) -> int:
+    """Print the status."""
+    options = parse_options(StatusOptions, argv, verb="status")
+    ledger, name = open_sweep(options)
+    records = ledger.trials(name)
+    ledger.close()
+    if options.json:
+        print_json(status_document(records))
+    else:
+        print_status(name, records)
+    return 0
+
+
+def flops_of(records: list[TrialRecord]) -> dict[str, Any]:
+    """Training FLOPs of a sweep: spent by its attempts, and those that results count."""
+    return {
+        "spent": json_number(sum(each.spent_flops for r in records for each in r.attempts)),
+        "counted": sum(record.proposal.train_flops for record in records if record.is_result),
+    }
+
+
+def status_document(records: list[TrialRecord]) -> dict[str, Any]:
+    """The status as JSON."""
+    return {"trials": [_trial(record) for record in records], "flops": flops_of(records)}
+
+
+def _trial(record: TrialRecord) -> dict[str, Any]:
+    last = record.attempts[-1] if record.attempts else None
+    outcome = record.outcome
+    return {
+        "number": record.number,
+        "config_hash": record.config_hash,
+        "arm": record.proposal.arm,
+        "state": record.state,
+        "set_aside": record.set_aside,
+        "reason": (outcome.reason if outcome else None) or (last.reason if last else None),
+        "attempts": len(record.attempts),
+        "step": outcome.steps if outcome else (last.step if last else 0),
+        "steps": record.proposal.config.num_steps,
+        "pid": last.pid if last and last.state == "running" else None,
+        "node": last.node if last and last.state == "running" else None,
+    }
+
+
+def print_status(name: str, records: list[TrialRecord]) -> None:
+    """The status for a person: counts, then every trial that is not simply complete."""
+    states: dict[str, int] = {}
+    for record in records:
+        state = "set aside" if record.set_aside else record.state
+        states[state] = states.get(state, 0) + 1
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(f"{name}: {len(records)} trials: {counts or 'none yet'}")
+    for record in records:
+        if record.state not in ("complete", "reused") or record.set_aside:
+            print("  " + _line(record))
+    flops = flops_of(records)
+    print(f"training FLOPs: {flops['spent']:.4g} spent, {flops['counted']:.4g} behind results")
+
+
+def _line(record: TrialRecord) -> str:
+    trial = _trial(record)
+    where = f" on {trial['node']} (process {trial['pid']})" if trial["pid"] else ""
+    reason = record.set_aside or trial["reason"]
+    return (
+        f"{trial['config_hash']} {trial['arm']}: {trial['state']}, step {trial['step']} of "
+        f"{trial['steps']}, attempt {trial['attempts']}{where}" + (f": {reason}" if reason else "")
+    )

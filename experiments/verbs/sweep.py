@@ -1,0 +1,196 @@
+"""``isoflop sweep``: run an experiment, or go on with it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
+from experiments.command import print_json, talk
+from experiments.setup import (
+    ExperimentOptions,
+    code_version,
+    parse_experiment_options,
+    prepare_ground,
+    report_set_aside,
+    resolve_device,
+)
+from experiments.verbs.best import best_document, print_best, server_of
+from experiments.watching import Watcher
+from runners.driver import Driver, SweepSummary
+from runners.mlflow_view import local_tracking_uri
+from runners.pool import InlinePool, Pool, WorkerOptions
+from runners.text import Corpus
+from search.experiment import Experiment
+from search.ledger import Ledger
+from search.proposer import Proposer
+
+MLFLOW_PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class SweepRunOptions(ExperimentOptions):
+    """Run an experiment; the same command goes on where it stopped."""
+
+    tracking_uri: str | None = None
+    """MLflow tracking server; left out: a SQLite database in the home."""
+
+
+def run(argv: list[str]) -> int:
+    """Run the sweep and print its leaderboard."""
+    options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
+    uri = options.tracking_uri or local_tracking_uri(options.home)
+    with standard_output_kept_clean():
+        summary = run_sweep(experiment, options.home, tracking_uri=uri)
+    report(experiment, options.home, as_json=options.json)
+    return _exit_code(summary, experiment, options)
+
+
+def run_sweep(experiment: Experiment, home: Path, *, tracking_uri: str) -> SweepSummary:
+    """Bring a sweep as far as its experiment asks; returns what this run of it did."""
+    corpus, ground = prepare_ground(experiment, home)
+    proposer = Proposer(experiment, ground)
+    ledger = Ledger(home, create=True)
+    _begin(ledger, experiment, proposer)
+    with Watcher(trials=experiment.trials) as watcher, _stop_signals() as should_stop:
+        watcher.seed(ledger.trials(experiment.name))
+        pool = _open_pool(experiment, corpus)
+        projection = _project(home, experiment.name, tracking_uri)
+        driver = Driver(
+            sweep=experiment.name,
+            ledger=ledger,
+            proposer=proposer,
+            pool=pool,
+            folder=home / "sweeps" / experiment.name,
+            watch=watcher,
+            should_stop=should_stop,
+        )
+        try:
+            summary = driver.run()
+        finally:
+            pool.close()
+            ledger.close()
+        problem = projection(summary.interrupted)
+    if problem:
+        summary.notes.append(f"{problem}; the same command fills in what MLflow lacks")
+    return summary
+
+
+def _begin(ledger: Ledger, experiment: Experiment, proposer: Proposer) -> None:
+    """Write the sweep down, fence what an earlier driver left, set aside what changed."""
+    now = code_version()
+    before = ledger.record_sweep(
+        experiment.name,
+        experiment_json=experiment.model_dump_json(),
+        text_fingerprint=proposer.ground.text_fingerprint,
+        code_version=now,
+    )
+    if before is None:
+        return
+    if before.code_version != now:
+        talk(f"code changed since this sweep last ran: {before.code_version}, now {now}")
+    fenced = ledger.fence_all(reason="its driver is gone")
+    if fenced:
+        talk(f"{fenced} attempt{'s' * (fenced > 1)} of an earlier run did not end; tried again")
+    records = ledger.trials(experiment.name)
+    reasons = {record.config_hash: proposer.why_set_aside(record) for record in records}
+    ledger.set_aside(experiment.name, reasons)
+    report_set_aside(reasons)
+
+
+def _open_pool(experiment: Experiment, corpus: Corpus) -> Pool:
+    workers = experiment.workers
+    options = WorkerOptions(
+        corpus=corpus,
+        device=resolve_device(experiment),
+        num_threads=workers.cpus_each,
+        checkpoint_seconds=workers.checkpoint_seconds,
+    )
+    if workers.pool == "inline":
+        return InlinePool(options)
+    from runners.ray_pool import RayPool
+
+    return RayPool(
+        options,
+        num_workers=workers.count,
+        cpus_each=workers.cpus_each,
+        address=workers.address,
+    )
+
+
+def _project(home: Path, sweep: str, uri: str) -> Callable[[bool], str | None]:
+    """Start sending to MLflow; the returned function sends the rest and says what went wrong."""
+    from runners.tracking import ProjectionThread
+
+    thread = ProjectionThread(home, sweep, tracking_uri=uri)
+    thread.start()
+
+    def finish(interrupted: bool) -> str | None:
+        return thread.finish(interrupted=interrupted, timeout_seconds=MLFLOW_PATIENCE_SECONDS)
+
+    return finish
+
+
+def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:
+    """The leaderboard on standard output."""
+    ledger = Ledger(home)
+    sweep, records = ledger.sweep(experiment.name), ledger.trials(experiment.name)
+    ledger.close()
+    server = server_of(sweep, None)
+    if as_json:
+        print_json(best_document(sweep, records, top=5, server=server))
+    else:
+        print_best(sweep, records, top=3, server=server)
+
+
+def _exit_code(summary: SweepSummary, experiment: Experiment, options: SweepRunOptions) -> int:
+    for note in summary.notes:
+        talk(note)
+    again = f"isoflop sweep {options.experiment} --home {options.home}"
+    if summary.interrupted:
+        talk(f"interrupted and saved; `{again}` goes on")
+        return EXIT_INTERRUPTED
+    talk(f"{summary.num_run} trials run, {summary.num_reused} reused")
+    if summary.num_lost:
+        talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
+    return EXIT_FAILED if summary.notes else EXIT_DONE
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """SIGINT and SIGTERM set a flag; a second one stops at once."""
+    flagged = False
+
+    def flag(number: int, _frame: Any) -> None:
+        nonlocal flagged
+        if flagged:
+            raise KeyboardInterrupt
+        flagged = True
+        talk("stopping: running trials save at their next step; once more stops at once")
+
+    before = {number: signal.signal(number, flag) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: flagged
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def standard_output_kept_clean() -> Iterator[None]:
+    """Send what libraries write to standard output (file descriptor 1) to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

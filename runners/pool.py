@@ -1,0 +1,169 @@
+"""Where do trials run? The contract between the driver and whatever trains, and its plainest form.
+
+A pool takes assignments while it has a free worker and hands back reports: progress, one outcome,
+or the news that a worker is gone. Values only; nothing but the driver touches ledger or MLflow.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from runners.text import Corpus
+from runners.training import TrainingOptions, run_trial
+from search.trial import Outcome, Progress, TrialConfig
+
+StopReason = Literal["preempted", "pruned"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """One attempt at a trial, as it travels to a worker."""
+
+    attempt_id: int
+    """Fencing token; every report carries it."""
+    config: TrialConfig
+    """What to train."""
+    checkpoint_dir: Path
+    """Where the attempt saves, and finds what an earlier one saved."""
+    weights_path: Path | None
+    """Where to leave the final weights, if they are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerLost:
+    """The worker died with the attempt it was on."""
+
+    reason: str
+    """What is known of its end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """News of one attempt."""
+
+    attempt_id: int
+    """Which."""
+    node: str
+    """Host of the worker."""
+    pid: int
+    """Process of the worker."""
+    content: Progress | Outcome | WorkerLost
+    """The news; after an `Outcome` or `WorkerLost` no more come."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """What every worker of a pool is told once."""
+
+    corpus: Corpus
+    """The prepared text."""
+    device: str
+    """cpu or cuda."""
+    num_threads: int
+    """torch threads of a worker."""
+    checkpoint_seconds: float
+    """Time between checkpoints."""
+
+
+class Pool(Protocol):
+    """Trains assignments, several at once."""
+
+    @property
+    def num_workers(self) -> int:
+        """Attempts that can run at once."""
+
+    def num_free(self) -> int:
+        """Workers without an attempt."""
+
+    def assign(self, assignment: Assignment) -> None:
+        """Start an attempt on a free worker."""
+
+    def reports(self, *, timeout_seconds: float) -> list[Report]:
+        """News since the last call; waits at most that long for the first."""
+
+    def stop(self, attempt_id: int, reason: StopReason) -> None:
+        """Ask an attempt to save and end at its next step; its outcome says so."""
+
+    def close(self) -> None:
+        """Let every worker go."""
+
+
+class StopFlag:
+    """Whether, and why, a running attempt should end at its next step."""
+
+    def __init__(self) -> None:
+        self.reason: StopReason | None = None
+
+    def __call__(self) -> StopReason | None:
+        return self.reason
+
+
+def train_assignment(
+    assignment: Assignment, options: WorkerOptions, stop: StopFlag
+) -> Iterator[Report]:
+    """What every worker does with an assignment."""
+    node, pid = socket.gethostname(), os.getpid()
+    contents = run_trial(
+        assignment.config,
+        options.corpus,
+        TrainingOptions(
+            device=options.device,
+            num_threads=options.num_threads,
+            checkpoint_dir=assignment.checkpoint_dir,
+            checkpoint_seconds=options.checkpoint_seconds,
+            weights_path=assignment.weights_path,
+        ),
+        should_stop=stop,
+    )
+    for content in contents:
+        yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=content)
+
+
+class InlinePool:
+    """One worker: this process."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._stop = StopFlag()
+        self._running: Iterator[Report] | None = None
+        self._attempt_id: int | None = None
+
+    @property
+    def num_workers(self) -> int:
+        """Always one."""
+        return 1
+
+    def num_free(self) -> int:
+        """One between attempts."""
+        return 0 if self._running is not None else 1
+
+    def assign(self, assignment: Assignment) -> None:
+        """Take an attempt; it trains while reports are asked for."""
+        assert self._running is None, "an inline pool runs one attempt at a time"
+        self._stop = StopFlag()
+        self._attempt_id = assignment.attempt_id
+        self._running = train_assignment(assignment, self._options, self._stop)
+
+    def reports(self, *, timeout_seconds: float) -> list[Report]:
+        """Train until the next report."""
+        if self._running is None:
+            return []
+        report = next(self._running)
+        if isinstance(report.content, Outcome):
+            self._running.close()  # type: ignore[attr-defined]
+            self._running = self._attempt_id = None
+        return [report]
+
+    def stop(self, attempt_id: int, reason: StopReason) -> None:
+        """Flag the attempt, if it is the one that runs."""
+        if attempt_id == self._attempt_id:
+            self._stop.reason = reason
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+        self._running = None
