@@ -1,0 +1,68 @@
+"""MLflow shows what the ledger has: the same numbers, one point per step, nothing left running."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from runners.mlflow_view import BEST_VIEW_KEY, local_tracking_uri
+from runners.tracking import MlflowProjection
+from search.ledger import Ledger, TrialRecord
+from search.results import configuration_numbers, outcome_numbers
+from search.trial import Outcome
+from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
+
+
+def fill(ledger: Ledger, scratch: Path) -> None:
+    """Three results and one divergence."""
+    for number, proposal in enumerate(toy_proposals(scratch, 4)):
+        ledger.add_trial("toy", proposal)
+        attempt = ledger.start_attempt("toy", proposal.config_hash)
+        outcome = complete_outcome(proposal, loss_nats=3.0 + number / 10)
+        if number == 3:
+            outcome = Outcome(status="diverged", reason="loss rose", steps=2)
+        ledger.accept(attempt.id, outcome, spent_flops=float(proposal.train_flops))
+
+
+def runs_of(client: MlflowClient, ledger: Ledger) -> dict[str, Run]:
+    experiment = ledger.sweep("toy").mlflow_experiment_id
+    found = client.search_runs([experiment], filter_string="tags.`isoflop.kind` = 'trial'")
+    return {run.data.tags["isoflop.config_hash"]: run for run in found}
+
+
+def assert_equal(client: MlflowClient, record: TrialRecord, run: Run) -> None:
+    numbers = configuration_numbers(record) | outcome_numbers(record)
+    shown = {key: value for key, value in run.data.metrics.items() if key in numbers}
+    assert shown == numbers
+    for name in ("train_loss_nats", "val_loss_nats", "learning_rate"):
+        history = client.get_metric_history(run.info.run_id, name)
+        expected = [(point.step, getattr(point, name)) for point in record.curve]
+        assert sorted((point.step, point.value) for point in history) == expected
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_equals_the_ledger_run_by_run_however_often_it_is_sent(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    ledger = open_ledger(home, toy_experiment())
+    fill(ledger, tmp_path)
+    uri = local_tracking_uri(home)
+    for _ in range(2):
+        projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+        projection.sync()
+        projection.finish(interrupted=False)
+    client = MlflowClient(tracking_uri=uri)
+    runs = runs_of(client, ledger)
+    records = {record.config_hash: record for record in ledger.trials("toy")}
+    assert set(runs) == set(records)
+    for config_hash, record in records.items():
+        assert record.mlflow_run_id == runs[config_hash].info.run_id
+        assert_equal(client, record, runs[config_hash])
+    states = sorted(run.info.status for run in runs.values())
+    assert states == ["FAILED", "FINISHED", "FINISHED", "FINISHED"]
+    failed = next(run for run in runs.values() if run.info.status == "FAILED")
+    assert failed.data.tags["isoflop.reason"] == "loss rose"
+    experiment = client.get_experiment(ledger.sweep("toy").mlflow_experiment_id)
+    assert f"mlflow.sharedViewState.{BEST_VIEW_KEY}" in experiment.tags

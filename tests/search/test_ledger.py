@@ -1,0 +1,123 @@
+"""The ledger: attempts are numbered and fenced, an identity's outcome is accepted once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from search.ledger import Ledger
+from search.trial import CurvePoint, Outcome, Proposal
+from spaces.errors import RequestError
+from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return open_ledger(tmp_path / "home", toy_experiment())
+
+
+@pytest.fixture
+def proposal(tmp_path: Path) -> Proposal:
+    return toy_proposals(tmp_path, 1)[0]
+
+
+def test_a_trial_comes_back_as_it_went_in(ledger: Ledger, proposal: Proposal) -> None:
+    assert ledger.add_trial("toy", proposal) == "queued"
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    outcome = complete_outcome(proposal)
+    assert ledger.accept(attempt.id, outcome, spent_flops=5.0) == "accepted"
+    (record,) = ledger.trials("toy")
+    assert record.proposal == proposal
+    assert record.outcome == outcome
+    assert record.state == "complete"
+    assert record.is_result
+    assert [(each.number, each.state, each.spent_flops) for each in record.attempts] == [
+        (1, "complete", 5.0)
+    ]
+
+
+def test_a_fenced_attempt_is_heard_no_more(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    first = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.fence(first.id, reason="the worker died")
+    second = ledger.start_attempt("toy", proposal.config_hash)
+    assert second.number == 2
+    assert not ledger.record_progress(
+        first.id, step=3, spent_flops=1.0, curve=(), node="here", pid=1
+    )
+    outcome = complete_outcome(proposal)
+    assert ledger.accept(first.id, outcome, spent_flops=1.0) == "stale"
+    (record,) = ledger.trials("toy")
+    assert record.outcome is None
+    assert ledger.accept(second.id, outcome, spent_flops=1.0) == "accepted"
+
+
+def test_a_result_is_accepted_once(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    outcome = complete_outcome(proposal)
+    assert ledger.accept(attempt.id, outcome, spent_flops=1.0) == "accepted"
+    assert ledger.accept(attempt.id, outcome, spent_flops=1.0) == "repeated"
+    other = replace(outcome, loss_nats=1.0)
+    assert ledger.accept(attempt.id, other, spent_flops=1.0) == "conflict"
+    (record,) = ledger.trials("toy")
+    assert record.outcome == outcome
+
+
+def test_progress_is_kept_with_its_worker(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    curve = (CurvePoint(step=2, tokens=64, train_flops=7, val_loss_nats=4.5),)
+    assert ledger.record_progress(
+        attempt.id, step=2, spent_flops=7.0, curve=curve, node="here", pid=11
+    )
+    (record,) = ledger.trials("toy")
+    assert record.state == "running"
+    assert record.curve == curve
+    assert (record.attempts[0].step, record.attempts[0].pid) == (2, 11)
+
+
+@pytest.mark.parametrize("status", ["preempted", "lost"])
+def test_an_interrupted_trial_waits_for_its_next_attempt(
+    ledger: Ledger, proposal: Proposal, status: str
+) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(attempt.id, Outcome(status=status), spent_flops=1.0)  # type: ignore[arg-type]
+    (record,) = ledger.trials("toy")
+    assert record.state == "preempted"
+    assert record.outcome is None
+
+
+def test_another_sweep_of_the_home_reuses_the_result(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    outcome = complete_outcome(proposal)
+    ledger.accept(attempt.id, outcome, spent_flops=1.0)
+    ledger.record_sweep("other", experiment_json="{}", text_fingerprint="x", code_version="t")
+    assert ledger.add_trial("other", proposal) == "reused"
+    (record,) = ledger.trials("other")
+    assert record.is_result
+    assert record.outcome == outcome
+
+
+def test_trials_set_aside_are_no_results(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(attempt.id, complete_outcome(proposal), spent_flops=1.0)
+    ledger.set_aside("toy", {proposal.config_hash: "the text changed"})
+    assert not ledger.trials("toy")[0].is_result
+    ledger.set_aside("toy", {proposal.config_hash: None})
+    assert ledger.trials("toy")[0].is_result
+
+
+def test_an_empty_home_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="isoflop sweep"):
+        Ledger(tmp_path)
+
+
+def test_an_unknown_sweep_names_the_known_ones(ledger: Ledger) -> None:
+    with pytest.raises(RequestError, match="it holds: toy"):
+        ledger.sweep("elsewhere")
