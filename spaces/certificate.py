@@ -48,7 +48,7 @@ ATTENTION = "scaled_dot_product_attention"
 
 TRACED_FREE = (
     # element-wise
-    *("add", "sub", "rsub", "mul", "div", "silu", "sigmoid", "softplus", "softmax"),
+    *("add", "sub", "rsub", "mul", "silu", "sigmoid", "softplus", "softmax"),
     # norms and means
     *("rms_norm", "mean"),
     # look-ups and constants
@@ -73,7 +73,7 @@ DISPATCHED_ATTENTION = (
 
 DISPATCHED_FREE = (
     # element-wise
-    *("add", "add_", "sub", "rsub", "mul", "div", "silu", "sigmoid", "softplus", "pow", "rsqrt"),
+    *("add", "add_", "sub", "rsub", "mul", "silu", "sigmoid", "softplus", "pow", "rsqrt"),
     *("where", "_softmax", "_safe_softmax"),
     # norms and means
     *("mean", "_fused_rms_norm"),
@@ -82,7 +82,8 @@ DISPATCHED_FREE = (
     *("_unsafe_view", "expand", "select", "slice", "unsqueeze", "clone", "_to_copy", "alias"),
     *("ones", "ones_like", "full_like", "tril", "scalar_tensor", "detach"),
 )
-"""Dispatched operators that count zero by the same definition."""
+"""Dispatched operators that count zero by the same definition; PyTorch's versions differ in which
+of them a model meets."""
 
 
 class UnknownOperatorError(RuntimeError):
