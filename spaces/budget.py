@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from spaces.architecture import Architecture, Arm, CommonFields
+from spaces.axes import ARM_AXES, Axes, Axis, SolveMode, axes_of, check_axes
 from spaces.errors import InfeasibleError, RequestError
 from spaces.flops import (
     TRAIN_FLOPS_PER_FORWARD_FLOP,
@@ -24,53 +25,13 @@ from spaces.flops import (
     layer_flops_per_token,
 )
 
-SolveMode = Literal["tokens", "deep_ffn", "wide_ffn", "both_ffn", "d_model"]
-Axis = Literal["num_loops", "wide_multiplier", "deep_multiplier", "alpha", "num_layers", "d_model"]
+__all__ = ["ARM_AXES", "Axes", "Axis", "Budget", "Solution", "SolveMode", "axes_of", "solve"]
 
 FFN_FLOPS_TOLERANCE = 0.005
 """Largest relative distance of the FLOPs per token from their target in the FFN modes."""
 
 TRAIN_FLOPS_TOLERANCE = 0.001
 """Largest relative distance of the delivered training FLOPs from the budget, in every mode."""
-
-_DEPTH: tuple[Axis, ...] = ("num_layers",)
-_SHAPE: tuple[Axis, ...] = ("num_layers", "d_model")
-
-ARM_AXES: dict[Arm, dict[SolveMode, tuple[Axis, ...]]] = {
-    "dual": {
-        "tokens": ("num_loops", "wide_multiplier", "deep_multiplier", *_SHAPE),
-        "deep_ffn": ("num_loops", "wide_multiplier", *_SHAPE),
-        "wide_ffn": ("num_loops", "deep_multiplier", *_SHAPE),
-        "both_ffn": ("num_loops", "alpha", *_SHAPE),
-        "d_model": ("num_loops", "wide_multiplier", "deep_multiplier", *_DEPTH),
-    },
-    "loop": {
-        "tokens": ("num_loops", "deep_multiplier", *_SHAPE),
-        "deep_ffn": ("num_loops", *_SHAPE),
-        "wide_ffn": ("num_loops", *_SHAPE),
-        "both_ffn": ("num_loops", *_SHAPE),
-        "d_model": ("num_loops", "deep_multiplier", *_DEPTH),
-    },
-    "wide": {
-        "tokens": ("wide_multiplier", *_SHAPE),
-        "deep_ffn": _SHAPE,
-        "wide_ffn": _SHAPE,
-        "both_ffn": _SHAPE,
-        "d_model": ("wide_multiplier", *_DEPTH),
-    },
-    "standard": {
-        "tokens": ("deep_multiplier", *_SHAPE),
-        "deep_ffn": _SHAPE,
-        "wide_ffn": _SHAPE,
-        "both_ffn": _SHAPE,
-        "d_model": ("deep_multiplier", *_DEPTH),
-    },
-}
-"""The free axes of each arm in each mode; what is not listed does not exist there.
-
-An arm with one path has one FFN, which every FFN mode derives: so it stands in the same study as
-the dual arm, at the same FLOPs per token.
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,24 +60,6 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Axes:
-    """One point of the free axes; `axes_of` says which an arm has in a mode, the rest is None."""
-
-    num_layers: int
-    """Depth."""
-    num_loops: int | None = None
-    """K."""
-    d_model: int | None = None
-    """Width, in channels."""
-    deep_multiplier: float | None = None
-    """Deep SwiGLU size over the width, rounded to the FFN multiple."""
-    wide_multiplier: float | None = None
-    """Wide SwiGLU size over the width, rounded to the FFN multiple."""
-    alpha: float | None = None
-    """Deep path's nominal share of a layer's path FLOPs, between 0 and 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Solution:
     """A point on the budget's surface, and how near to it."""
 
@@ -138,11 +81,6 @@ class Solution:
     """Deep path's share of a layer's path FLOPs, in the budget's convention."""
 
 
-def axes_of(arm: Arm, mode: SolveMode) -> tuple[Axis, ...]:
-    """The free axes of an arm in a mode: what a search may propose, no more and no less."""
-    return ARM_AXES[arm][mode]
-
-
 def solve(
     budget: Budget,
     *,
@@ -161,7 +99,7 @@ def solve(
     `InfeasibleError` where no size comes within 0.5 % of the target per token (FFN modes) or no
     number of sequences within 0.1 % of the budget.
     """
-    _check_axes(arm, mode, axes)
+    check_axes(arm, mode, axes)
     _check_budget(budget, mode)
     if ffn_multiple < 1:
         raise RequestError(f"ffn_multiple must be at least 1, got {ffn_multiple}")
@@ -365,28 +303,6 @@ def _model_target(budget: Budget, architecture: Architecture) -> float:
     assert budget.train_flops is not None
     assert budget.tokens is not None
     return budget.train_flops / (TRAIN_FLOPS_PER_FORWARD_FLOP * budget.tokens)
-
-
-def _check_axes(arm: Arm, mode: SolveMode, axes: Axes) -> None:
-    """Raise `RequestError` where an axis is missing, superfluous or out of its range."""
-    if arm not in ARM_AXES or mode not in get_args(SolveMode):
-        raise RequestError(
-            f"arm and mode must be of {', '.join(ARM_AXES)} and {', '.join(get_args(SolveMode))}, "
-            f"got {arm!r} and {mode!r}"
-        )
-    expected = axes_of(arm, mode)
-    for name, value in vars(axes).items():
-        if value is None and name in expected:
-            raise RequestError(f"the {arm} arm needs {name} where {mode} is solved")
-        if value is not None and name not in expected:
-            raise RequestError(
-                f"the {arm} arm has no {name} where {mode} is solved, got {value}; "
-                f"its axes are {', '.join(expected)}"
-            )
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise RequestError(f"{name} must be positive and finite, got {value}")
-    if axes.alpha is not None and axes.alpha >= 1:
-        raise RequestError(f"alpha must lie between 0 and 1, got {axes.alpha}")
 
 
 def _check_budget(budget: Budget, mode: SolveMode) -> None:

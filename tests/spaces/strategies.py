@@ -33,7 +33,7 @@ def architectures(draw: st.DrawFn) -> Architecture:
     head_dim = 2 * draw(st.integers(1, 9))
     return Architecture(
         arm=arm,
-        num_layers=draw(st.integers(1, 3)),
+        num_layers=draw(st.integers(1, 2)),
         num_loops=draw(st.integers(1, 5)) if arm in ("dual", "loop") else 1,
         d_model=head_dim * draw(st.integers(1, 5)),
         head_dim=head_dim,

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from spaces.architecture import PAPER_STEP_SCALE_INIT, Architecture, Arm
 from spaces.errors import RequestError
-from spaces.model import DualPathModel, Layer, Rotation, rotation_tables
+from spaces.layers import DeepPath, Layer, Rotation
+from spaces.model import DualPathModel, rotation_tables
 from tests.spaces.reference import reference_logits
 from tests.spaces.strategies import ARMS, architectures, small
 
@@ -59,12 +60,11 @@ def test_model_computes_the_published_equations(architecture: Architecture) -> N
     model = shaken(DualPathModel(architecture)).double()
     for name, table in rotation_tables(architecture).items():
         getattr(model, name).copy_(table)  # they were rounded to float32
-    tokens = some_tokens(architecture)
-    logits = model(tokens)
-    assert logits.dtype == torch.float64
-    for sequence, found in zip(tokens, logits, strict=True):
-        expected = reference_logits(architecture, model.state_dict(), sequence)
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    tokens = some_tokens(architecture, batch=1)
+    with torch.no_grad():
+        logits = model(tokens)
+    expected = reference_logits(architecture, model.state_dict(), tokens[0])
+    torch.testing.assert_close(logits[0], expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("arm", ARMS)
@@ -287,6 +287,34 @@ def test_a_sequence_longer_than_the_context_is_refused() -> None:
     model = DualPathModel(small("dual"))
     with pytest.raises(RequestError, match="17 tokens and 16"):
         model(torch.zeros(1, 17, dtype=torch.long))
+
+
+# PyTorch's tracer looks at the gradient of what is no leaf.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_one_compiled_step_serves_every_loop_layer_depth_and_k() -> None:
+    torch._dynamo.reset()
+    graphs = 0
+
+    def counting_backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> object:
+        nonlocal graphs
+        graphs += 1
+        return graph.forward
+
+    step = torch.compile(DeepPath.step, backend=counting_backend, fullgraph=True, dynamic=False)
+    wide = torch.compile(Layer.gated_wide, backend=counting_backend, fullgraph=True, dynamic=False)
+    x_BTD = torch.randn(2, 16, 32, generator=torch.Generator().manual_seed(0))
+    for num_layers, num_loops in ((2, 3), (4, 1), (1, 5)):
+        model = DualPathModel(small("dual", num_layers=num_layers, num_loops=num_loops))
+        for index in range(num_layers):
+            layer = layer_of(model, index)
+            assert layer.deep is not None
+            assert layer.deep.step_scales is not None
+            for scale, position in zip(
+                F.softplus(layer.deep.step_scales), layer.deep.loop_positions_K, strict=True
+            ):
+                step(layer.deep, x_BTD, rotation_of(model), scale, position)
+            wide(layer, x_BTD, rotation_of(model))
+    assert graphs == 2
 
 
 def test_golden_training_steps() -> None:
