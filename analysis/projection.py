@@ -9,6 +9,7 @@ from __future__ import annotations
 from itertools import combinations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.estimators import Estimator
 from analysis.laws import FloatArray
@@ -22,7 +23,9 @@ REWEIGHTINGS = 3
 """Passes of reweighted least squares at a grid point; starts need no more."""
 
 
-def grid_of(surface: Surface, num_points: int = GRID_POINTS) -> tuple[FloatArray, FloatArray]:
+def grid_of(
+    surface: Surface, num_points: int = GRID_POINTS
+) -> tuple[FloatArray, NDArray[np.int64]]:
     """Grid of nonlinear parameters (G, Q) and its integer coordinates (G, Q)."""
     names = surface.law.nonlinear
     per_axis = max(4, int(num_points ** (1.0 / len(names)) + 1e-9))
@@ -31,6 +34,7 @@ def grid_of(surface: Surface, num_points: int = GRID_POINTS) -> tuple[FloatArray
     places = np.stack(
         np.meshgrid(*[np.arange(per_axis)] * len(names), indexing="ij"), axis=-1
     ).reshape(-1, len(names))
+    places = places.astype(np.int64)
     values = np.stack([axis[places[:, column]] for column, axis in enumerate(axes)], axis=-1)
     return values, places
 
@@ -41,26 +45,32 @@ def nonnegative_least_squares(matrix: FloatArray, right: FloatArray) -> FloatArr
     Exact: the best feasible solution among all supports; L is at most 4 for the laws that ship.
     """
     num = right.shape[-1]
-    best = np.zeros_like(right)
-    lowest = np.zeros(len(right))
-    todo = np.ones(len(right), dtype=bool)
-    for size in range(num, 0, -1):
+    best, done = _solve_support(matrix, right, list(range(num)))
+    todo = np.flatnonzero(~done)
+    if not len(todo):
+        return best
+    matrix, right = matrix[todo], right[todo]
+    lowest = np.zeros(len(todo))
+    chosen = np.zeros_like(right)
+    for size in range(num - 1, 0, -1):
         for support in combinations(range(num), size):
-            if not todo.any():
-                return best
-            part = np.ix_(np.flatnonzero(todo), support, support)
-            sub, target = matrix[part], right[todo][:, support]
-            ridge = 1e-14 * np.trace(sub, axis1=1, axis2=2)[:, None, None] * np.eye(size)
-            solved = np.linalg.solve(sub + ridge, target[..., None])[..., 0]
-            value = -0.5 * (solved * target).sum(-1)
-            rows = np.flatnonzero(todo)[(solved >= 0).all(-1) & (value < lowest[todo])]
-            chosen = np.isin(np.flatnonzero(todo), rows)
-            best[rows] = 0.0
-            best[np.ix_(rows, support)] = solved[chosen]
-            lowest[rows] = value[chosen]
-        if size == num:
-            todo = ~(best > 0).all(-1)
+            solved, feasible = _solve_support(matrix, right, list(support))
+            value = -0.5 * (solved * right).sum(-1)
+            better = feasible & (value < lowest)
+            chosen[better], lowest[better] = solved[better], value[better]
+    best[todo] = chosen
     return best
+
+
+def _solve_support(
+    matrix: FloatArray, right: FloatArray, support: list[int]
+) -> tuple[FloatArray, NDArray[np.bool_]]:
+    """Unconstrained minimisers (G, L), zero off the support, and whether they are feasible."""
+    sub = matrix[:, support][:, :, support]
+    ridge = 1e-14 * np.trace(sub, axis1=1, axis2=2)[:, None, None] * np.eye(len(support))
+    solved = np.zeros_like(right)
+    solved[:, support] = np.linalg.solve(sub + ridge, right[:, support][..., None])[..., 0]
+    return solved, np.asarray((solved >= 0).all(-1))
 
 
 def _row_weights(
@@ -96,8 +106,7 @@ def _project_chunk(
         solved = nonnegative_least_squares(matrix, weighted @ batch.losses)
         predicted = np.maximum((basis * solved[..., None]).sum(1), 1e-300)
         delta = estimator.turning_point
-    with np.errstate(divide="ignore"):
-        inner[:, :num_linear] = np.log(solved)
+    inner[:, :num_linear] = solved
     inner = np.clip(inner, surface.lower, surface.upper)
     ratio = np.log(predicted / batch.losses) if estimator.on_logs else predicted - batch.losses
     value = estimator.rounded(ratio / batch.scale, estimator.turning_point)[0]
@@ -119,8 +128,7 @@ def starts_by_projection(
     order = np.argsort(objective, kind="stable")
     chosen: list[int] = []
     for candidate in order:
-        near = np.abs(places[chosen] - places[candidate]).max(-1) <= 1 if chosen else np.zeros(0)
-        if not near.any():
+        if not chosen or (np.abs(places[chosen] - places[candidate]).max(-1) > 1).all():
             chosen.append(int(candidate))
         if len(chosen) == num_starts:
             break

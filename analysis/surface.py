@@ -1,14 +1,15 @@
 """What are a law's residuals, their gradient and curvature, for many parameter vectors at once?
 
-Parameters live here in inner coordinates: logarithms of the coefficients, each term's log size
-centred at its mean over the data (the condition number of the Chinchilla problem falls from 2003 to
-62), then exponents and shape parameters. Shapes: R parameter vectors, P parameters, n rows.
+Parameters live here in inner coordinates: coefficients of sizes centred at their geometric mean
+over the data (the condition number of the Chinchilla problem falls from 2003 to 62), then exponents
+and shape parameters. Coefficients stay linear, so that one at zero still feels a gradient that
+wants it larger. Shapes: R parameter vectors, P parameters, n rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -17,8 +18,8 @@ import numpy as np
 from analysis.estimators import Estimator
 from analysis.laws import Columns, FloatArray, Law
 
-COEFFICIENT_RANGE = 1e-10
-"""Coefficients smaller than this share of the smallest loss count as zero, the lower bound."""
+LARGEST_COEFFICIENT = 1e6
+"""Upper bound of a centred coefficient, in multiples of the smallest loss."""
 
 COMPLEX_STEP = 1e-30
 """Step of complex differentiation: exact to rounding, since nothing is subtracted."""
@@ -31,6 +32,8 @@ class Surface:
     law: Law
     columns: Columns
     smallest_loss: float
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """Offset or nonlinear parameters held at a value (for profiles)."""
 
     @cached_property
     def centres(self) -> FloatArray:
@@ -42,16 +45,20 @@ class Surface:
     @cached_property
     def lower(self) -> FloatArray:
         """Lower bounds in inner coordinates, (P,)."""
-        floor = np.log(self.smallest_loss * COEFFICIENT_RANGE)
         nonlinear = [self.law.bounds_of(name).low for name in self.law.nonlinear]
-        return np.array([floor] * len(self.law.linear) + nonlinear)
+        return self._with_fixed([0.0] * len(self.law.linear) + nonlinear)
 
     @cached_property
     def upper(self) -> FloatArray:
         """Upper bounds in inner coordinates, (P,)."""
-        ceiling = np.log(self.smallest_loss / COEFFICIENT_RANGE)
+        ceiling = self.smallest_loss * LARGEST_COEFFICIENT
         nonlinear = [self.law.bounds_of(name).high for name in self.law.nonlinear]
-        return np.array([ceiling] * len(self.law.linear) + nonlinear)
+        return self._with_fixed([ceiling] * len(self.law.linear) + nonlinear)
+
+    def _with_fixed(self, values: list[float]) -> FloatArray:
+        return np.array(
+            [self.fixed.get(n, v) for n, v in zip(self.law.parameters, values, strict=True)]
+        )
 
     @property
     def num_parameters(self) -> int:
@@ -67,19 +74,15 @@ class Surface:
         values = np.array(inner, dtype=np.float64)
         for position, term in enumerate(self.law.terms):
             exponent = inner[..., self.index(term.exponent)]
-            values[..., 1 + position] += exponent * self.centres[position]
-        values[..., : len(self.law.linear)] = np.exp(values[..., : len(self.law.linear)])
+            values[..., 1 + position] *= np.exp(exponent * self.centres[position])
         return values
 
     def inner(self, outer: FloatArray) -> FloatArray:
-        """Inverse of `outer`; coefficients of zero land on the lower bound."""
+        """Inverse of `outer`, clipped to the bounds."""
         values = np.array(outer, dtype=np.float64)
-        linear = slice(0, len(self.law.linear))
-        with np.errstate(divide="ignore"):
-            values[..., linear] = np.log(values[..., linear])
         for position, term in enumerate(self.law.terms):
             exponent = values[..., self.index(term.exponent)]
-            values[..., 1 + position] -= exponent * self.centres[position]
+            values[..., 1 + position] *= np.exp(-exponent * self.centres[position])
         return np.clip(values, self.lower, self.upper)
 
     def shape_values(self, inner: FloatArray) -> dict[str, Any]:
@@ -95,11 +98,11 @@ class Surface:
     def predict(self, inner: FloatArray) -> FloatArray:
         """Losses of R vectors, (R, n)."""
         num_terms = len(self.law.terms)
-        total = np.exp(inner[:, :1])
+        total = inner[:, :1]
         for position, size in enumerate(self.log_terms(inner)):
             coefficient = inner[:, 1 + position, None]
             exponent = inner[:, 1 + num_terms + position, None]
-            total = total + np.exp(coefficient - exponent * size)
+            total = total + coefficient * np.exp(-exponent * size)
         return np.asarray(total, dtype=np.float64)
 
     def residuals(self, inner: FloatArray, losses: FloatArray, estimator: Estimator) -> FloatArray:
@@ -109,51 +112,47 @@ class Surface:
             return np.asarray(np.log(predicted) - np.log(losses))
         return np.asarray(predicted - losses)
 
-    def derivatives(self, inner: FloatArray) -> list[TermDerivatives]:
-        """Value and derivatives of the log of every term."""
-        return [
-            term_derivatives(self, position, inner) for position in range(len(self.law.terms))
-        ]
-
 
 @dataclass(frozen=True)
 class TermDerivatives:
-    """One term's logarithm ``log A - e s``: value and derivatives by its own parameters."""
+    """One term ``A exp(-e s)``: its value, and its logarithm's derivatives by ``e`` and shape."""
 
+    coefficient: int
+    """Position of A."""
     indices: tuple[int, ...]
-    """Positions of its parameters: coefficient, exponent, shape."""
-    log_value: FloatArray
-    """(R, n)."""
+    """Positions of the exponent and of the shape parameters."""
+    unit: FloatArray
+    """``exp(-e s)``, (R, n)."""
+    value: FloatArray
+    """``A exp(-e s)``, (R, n)."""
     gradient: tuple[Any, ...]
-    """By each of its parameters: 1.0, then (n,) or (R, n)."""
+    """Of ``-e s`` by ``indices``, each (n,) or (R, n)."""
     curvature: Mapping[tuple[int, int], Any]
-    """Second derivatives that are not zero, by pairs of positions within ``indices``."""
+    """Of ``-e s``: second derivatives that are not zero, by pairs of places in ``indices``."""
 
 
 def term_derivatives(surface: Surface, position: int, inner: FloatArray) -> TermDerivatives:
-    """Derivatives of one term's logarithm; second ones by complex steps of the analytic first."""
-    law = surface.law
-    term = law.terms[position]
+    """Derivatives of one term; second ones of its shape by complex steps of the analytic first."""
+    term = surface.law.terms[position]
     exponent = inner[:, surface.index(term.exponent), None]
     shape = surface.shape_values(inner)
     size, slopes = term.log_size(surface.columns, shape)
     size = size - surface.centres[position]
-    gradient = (1.0, -size, *(-exponent * slope for slope in slopes))
     curvature: dict[tuple[int, int], Any] = {}
     for number, name in enumerate(term.shape):
-        curvature[(1, 2 + number)] = -slopes[number]
+        curvature[(0, 1 + number)] = -slopes[number]
         moved = {**shape, name: shape[name] + 1j * COMPLEX_STEP}
         bent = term.log_size(surface.columns, moved)[1]
         for other in range(number + 1):
-            curvature[(2 + other, 2 + number)] = -exponent * bent[other].imag / COMPLEX_STEP
+            curvature[(1 + other, 1 + number)] = -exponent * bent[other].imag / COMPLEX_STEP
+    unit = np.exp(-exponent * size)
+    names = (term.exponent, *term.shape)
     return TermDerivatives(
-        indices=(
-            1 + position,
-            surface.index(term.exponent),
-            *(surface.index(name) for name in term.shape),
-        ),
-        log_value=inner[:, 1 + position, None] - exponent * size,
-        gradient=gradient,
+        coefficient=1 + position,
+        indices=tuple(surface.index(name) for name in names),
+        unit=unit,
+        value=inner[:, 1 + position, None] * unit,
+        gradient=(-size, *(-exponent * slope for slope in slopes)),
         curvature=curvature,
     )
 
@@ -174,18 +173,28 @@ class Quadratic:
 
 def jacobian(surface: Surface, inner: FloatArray, *, on_logs: bool) -> FloatArray:
     """Derivatives of log predictions (or of predictions, nats) by inner parameters, (R, P, n)."""
-    terms = surface.derivatives(inner)
-    predicted = np.exp(inner[:, :1]) + sum(np.exp(term.log_value) for term in terms)
+    terms = _all_terms(surface, inner)
+    predicted = _total(inner, terms)
     return _jacobian(surface, inner, terms, predicted if on_logs else np.ones_like(predicted))
+
+
+def _all_terms(surface: Surface, inner: FloatArray) -> list[TermDerivatives]:
+    return [term_derivatives(surface, place, inner) for place in range(len(surface.law.terms))]
+
+
+def _total(inner: FloatArray, terms: list[TermDerivatives]) -> FloatArray:
+    total = inner[:, :1] + sum(term.value for term in terms)
+    return np.asarray(np.maximum(total, 1e-300))
 
 
 def _jacobian(
     surface: Surface, inner: FloatArray, terms: list[TermDerivatives], divisor: FloatArray
 ) -> FloatArray:
     result = np.zeros((inner.shape[0], surface.num_parameters, divisor.shape[-1]))
-    result[:, 0] = np.exp(inner[:, :1]) / divisor
+    result[:, 0] = 1.0 / divisor
     for term in terms:
-        share = np.exp(term.log_value) / divisor
+        result[:, term.coefficient] = term.unit / divisor
+        share = term.value / divisor
         for index, slope in zip(term.indices, term.gradient, strict=True):
             result[:, index] += share * slope
     return result
@@ -204,8 +213,8 @@ def local_quadratic(
 
     ``losses``, ``weights`` and ``scale`` (residuals are divided by it) are (n,) or (R, n).
     """
-    terms = surface.derivatives(inner)
-    predicted = np.exp(inner[:, :1]) + sum(np.exp(term.log_value) for term in terms)
+    terms = _all_terms(surface, inner)
+    predicted = _total(inner, terms)
     if estimator.on_logs:
         residuals, divisor = np.log(predicted / losses) / scale, predicted
     else:
@@ -214,32 +223,34 @@ def local_quadratic(
     pull = weights * slope / scale
     stiffness = weights / scale**2
     slopes = _jacobian(surface, inner, terms, divisor)
-    across = np.swapaxes(slopes, 1, 2)
     curve = stiffness * bend - pull if estimator.on_logs else stiffness * bend
-    hessian = (slopes * curve[:, None]) @ across
-    _add_curvature(hessian, inner, terms, pull / divisor)
+    hessian = (slopes * curve[:, None]) @ np.swapaxes(slopes, 1, 2)
+    _add_curvature(hessian, terms, pull / divisor)
     return Quadratic(
         value=(weights * value).sum(-1),
         gradient=(slopes @ pull[..., None])[..., 0],
         hessian=hessian,
-        gauss_newton=((slopes * slopes) @ np.broadcast_to(stiffness, pull.shape)[..., None])[..., 0],
+        gauss_newton=((slopes * slopes) @ np.broadcast_to(stiffness, pull.shape)[..., None])[
+            ..., 0
+        ],
     )
 
 
-def _add_curvature(
-    hessian: FloatArray, inner: FloatArray, terms: list[TermDerivatives], pull: FloatArray
-) -> None:
+def _add_curvature(hessian: FloatArray, terms: list[TermDerivatives], pull: FloatArray) -> None:
     """Add the second derivatives of the prediction, weighted by ``pull`` (R, n), in place."""
-    hessian[:, 0, 0] += np.exp(inner[:, 0]) * pull.sum(-1)
     for term in terms:
-        share = pull * np.exp(term.log_value)
+        unit, share = pull * term.unit, pull * term.value
         for first, row in enumerate(term.indices):
             tilted = share * term.gradient[first]
+            _add_pair(hessian, term.coefficient, row, (unit * term.gradient[first]).sum(-1))
             for second in range(first, len(term.indices)):
-                column = term.indices[second]
                 entry = (tilted * term.gradient[second]).sum(-1)
                 if (first, second) in term.curvature:
                     entry = entry + (share * term.curvature[(first, second)]).sum(-1)
-                hessian[:, row, column] += entry
-                if row != column:
-                    hessian[:, column, row] += entry
+                _add_pair(hessian, row, term.indices[second], entry)
+
+
+def _add_pair(hessian: FloatArray, row: int, column: int, entry: FloatArray) -> None:
+    hessian[:, row, column] += entry
+    if row != column:
+        hessian[:, column, row] += entry
