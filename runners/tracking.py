@@ -8,6 +8,7 @@ which never waits for MLflow.
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from runners.mlflow_view import BEST_VIEW_KEY, best_view, local_tracking_uri
 from search.ledger import Ledger, SweepRecord, TrialRecord
 from search.results import configuration_numbers, outcome_numbers, ranks
 from search.trial import TrialState
+
+logging.getLogger("mlflow").setLevel(logging.WARNING)
 
 SYNC_SECONDS = 2.0
 BATCH_METRICS, BATCH_PARAMS = 1000, 100

@@ -35,4 +35,4 @@ def run(argv: list[str]) -> int:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--artifacts-destination", (options.home.resolve() / "artifacts").as_uri()]
     command += ["--host", "127.0.0.1", "--port", str(options.port), "--workers", "1"]
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, os.environ | {"PYTHONWARNINGS": "ignore"})
