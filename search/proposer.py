@@ -175,8 +175,8 @@ class Proposer:
         self.ground = ground
         self.cells = [
             Cell(arm=arm, budget=budget)
-            for arm in experiment.arms
             for budget in experiment.budget.budgets()
+            for arm in experiment.arms
         ]
         self._exhausted: set[Cell] = set()
         self._why_not: dict[Cell, str] = {}
