@@ -111,7 +111,8 @@ def solve(
         architecture = _solve_width(point)
     else:
         architecture = _solve_ffn(point, mode)
-    return _spend(budget, architecture, mode=mode, nominal_alpha=axes.alpha)
+    target = None if mode == "tokens" else point.model_target(architecture)
+    return _spend(budget, architecture, target=target, nominal_alpha=axes.alpha)
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,15 @@ class _Point:
 
         A path whose size is still to be solved stands at the smallest one.
         """
+        deep_ffn = self._ffn_size(self.axes.deep_multiplier, d_model)
+        wide_ffn = self._ffn_size(self.axes.wide_multiplier, d_model)
         return Architecture(
             arm=self.arm,
             num_layers=self.axes.num_layers,
             num_loops=1 if self.axes.num_loops is None else self.axes.num_loops,
             d_model=d_model,
-            deep_ffn=None
-            if self.arm == "wide"
-            else self._ffn_size(self.axes.deep_multiplier, d_model),
-            wide_ffn=self._ffn_size(self.axes.wide_multiplier, d_model)
-            if self.arm in ("dual", "wide")
-            else None,
+            deep_ffn=deep_ffn if self.arm != "wide" else None,
+            wide_ffn=wide_ffn if self.arm in ("dual", "wide") else None,
             **vars(self.common),
         )
 
@@ -157,6 +156,13 @@ class _Point:
         assert self.budget.train_flops is not None
         assert self.budget.tokens is not None
         return self.budget.train_flops / (TRAIN_FLOPS_PER_FORWARD_FLOP * self.budget.tokens)
+
+    def model_target(self, architecture: Architecture) -> float:
+        """Forward FLOPs per token that were asked of the whole model."""
+        if self.budget.layer_flops_per_token is None:
+            return self.target()
+        head = 2 * architecture.d_model * architecture.vocab_size
+        return architecture.num_layers * self.target() + head
 
     def unit(self) -> str:
         """The name of that unit."""
@@ -259,11 +265,10 @@ def _solve_width(point: _Point) -> Architecture:
 
 
 def _spend(
-    budget: Budget, architecture: Architecture, *, mode: SolveMode, nominal_alpha: float | None
+    budget: Budget, architecture: Architecture, *, target: float | None, nominal_alpha: float | None
 ) -> Solution:
     """Tokens that spend the budget on one architecture, to the nearest whole sequence."""
     forward = forward_flops_per_token(architecture)
-    target = None if mode == "tokens" else _model_target(budget, architecture)
     asked = budget.train_flops
     if asked is None:
         assert target is not None
@@ -291,18 +296,6 @@ def _spend(
         nominal_alpha=nominal_alpha,
         attained_alpha=deep_share(architecture, budget.convention),
     )
-
-
-def _model_target(budget: Budget, architecture: Architecture) -> float:
-    """Asked forward FLOPs per token of the whole model."""
-    if budget.layer_flops_per_token is not None:
-        head = 2 * architecture.d_model * architecture.vocab_size
-        return architecture.num_layers * budget.layer_flops_per_token + head
-    if budget.forward_flops_per_token is not None:
-        return budget.forward_flops_per_token
-    assert budget.train_flops is not None
-    assert budget.tokens is not None
-    return budget.train_flops / (TRAIN_FLOPS_PER_FORWARD_FLOP * budget.tokens)
 
 
 def _check_budget(budget: Budget, mode: SolveMode) -> None:

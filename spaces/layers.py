@@ -4,7 +4,7 @@ The block is that of arXiv 2605.30202 (section 2). The seams are where a later e
 `DeepPath.step`, and `Layer.gated_wide`; neither depends on K, on the loop or on the depth.
 
 Shapes in names: B batch, T tokens, D width, H heads, C channels of a head (or half of them in the
-rotary tables), K loops.
+rotary tables), K loops, G the query, key and value of one matrix.
 """
 
 from __future__ import annotations
