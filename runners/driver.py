@@ -180,7 +180,7 @@ class Driver:
             spent = attempts[-1].spent_flops if attempts else 0.0
             self._ledger.accept(attempt_id, outcome, spent_flops=spent)
         else:
-            self._ledger.fence(attempt_id, reason=content.reason)
+            self._ledger.fence(attempt_id, reason=content.reason, state="lost")
         self._tell("lost", proposal, note=content.reason)
 
     def _tell(self, kind: str, proposal: Proposal, *, note: str = "") -> None:

@@ -41,7 +41,7 @@ def test_a_trial_comes_back_as_it_went_in(ledger: Ledger, proposal: Proposal) ->
 def test_a_fenced_attempt_is_heard_no_more(ledger: Ledger, proposal: Proposal) -> None:
     ledger.add_trial("toy", proposal)
     first = ledger.start_attempt("toy", proposal.config_hash)
-    ledger.fence(first.id, reason="the worker died")
+    ledger.fence(first.id, reason="the worker died", state="lost")
     second = ledger.start_attempt("toy", proposal.config_hash)
     assert second.number == 2
     assert not ledger.record_progress(

@@ -1,0 +1,44 @@
+"""What does it mean when SQLite refuses, and what can be done?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy.exc import DatabaseError
+
+from search.processes import lock_holders
+
+LOCK_WAIT_SECONDS = 30.0
+
+
+class LedgerUnavailable(Exception):
+    """The ledger could not be read or written; the transaction left no trace."""
+
+
+class DiskFull(LedgerUnavailable):
+    """There is no room for the ledger's next write."""
+
+
+@contextmanager
+def explaining(path: Path) -> Iterator[None]:
+    """Errors of SQLite as what happened, to which file, and what to do."""
+    try:
+        yield
+    except DatabaseError as error:
+        cause = str(error.orig)
+        if "locked" in cause or "busy" in cause:
+            holders = ", ".join(lock_holders(path)) or "another process"
+            raise LedgerUnavailable(
+                f"{path} was locked for {LOCK_WAIT_SECONDS:g} s by {holders}; end that, then give "
+                f"the same command again"
+            ) from error
+        if "full" in cause:
+            raise DiskFull(
+                f"no room for {path}: {cause}; free some, the sweep then goes on"
+            ) from error
+        raise LedgerUnavailable(
+            f"{path} failed: {cause}; nothing of this step was written. Check the disk, then give "
+            f"the same command again (`isoflop doctor` says whether the ledger is whole)"
+        ) from error

@@ -1,0 +1,108 @@
+"""What does the ledger know of a sweep, a trial and an attempt?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from search.trial import CurvePoint, Outcome, Proposal, TrialState
+
+AttemptState = Literal[
+    "running", "complete", "preempted", "lost", "diverged", "out_of_memory", "failed", "pruned"
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt:
+    """One try at a trial."""
+
+    id: int
+    """Fencing token."""
+    number: int
+    """1 for the first."""
+    state: AttemptState
+    """How it stands or ended."""
+    reason: str | None
+    """Why, where it did not complete."""
+    started_at: float
+    """Unix seconds."""
+    ended_at: float | None
+    """Unix seconds."""
+    node: str | None
+    """Host of the worker."""
+    pid: int | None
+    """Process of the worker."""
+    step: int
+    """Optimizer steps of the trial done so far."""
+    spent_flops: float
+    """Training FLOPs that this attempt itself spent, in the sweep's convention."""
+    curve: tuple[CurvePoint, ...]
+    """The curve so far."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord:
+    """A trial of a sweep with all that is known of it."""
+
+    number: int
+    """Order of proposal in its sweep, from 0."""
+    proposal: Proposal
+    """What was asked for, and why."""
+    state: TrialState
+    """Where it stands."""
+    set_aside: str | None
+    """Why the trial does not belong to the experiment as it is written now; None if it does."""
+    attempts: tuple[Attempt, ...]
+    """Attempts of this identity in this home, first to last."""
+    outcome: Outcome | None
+    """The accepted outcome."""
+    accepted_at: float | None
+    """Unix seconds."""
+    mlflow_run_id: str | None
+    """Its run in MLflow, once projected."""
+
+    @property
+    def config_hash(self) -> str:
+        """Identity of the trial."""
+        return self.proposal.config_hash
+
+    @property
+    def is_result(self) -> bool:
+        """Whether it counts: complete or reused, and part of the experiment as it is now."""
+        return self.state in ("complete", "reused") and self.set_aside is None
+
+    @property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """The accepted curve, or that of the newest attempt."""
+        if self.outcome is not None:
+            return self.outcome.curve
+        return self.attempts[-1].curve if self.attempts else ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepRecord:
+    """A sweep as the ledger knows it."""
+
+    name: str
+    experiment_json: str
+    text_fingerprint: str
+    code_version: str
+    created_at: float
+    updated_at: float
+    tracking_uri: str | None
+    mlflow_experiment_id: str | None
+    mlflow_run_id: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StaleOutcome:
+    """An outcome that came too late to count."""
+
+    config_hash: str
+    """Trial it is of."""
+    attempt_number: int
+    """Attempt that sent it, after it had been given up."""
+    outcome: Outcome
+    """What it said."""
+    conflict: bool
+    """Whether it contradicts the accepted outcome."""

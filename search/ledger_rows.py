@@ -1,0 +1,161 @@
+"""How do rows of the ledger become values, and values rows? Steps inside one transaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, Connection, RowMapping, Update, insert, select, update
+
+from search.ledger_records import Attempt, StaleOutcome, TrialRecord
+from search.tables import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
+from search.trial import CurvePoint, Outcome, Proposal, TrialState
+
+Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
+Fenced = Literal["lost", "preempted"]
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def trial_update(sweep: str, config_hash: str) -> Update:
+    """An update of one trial, its values still to be named."""
+    return update(TRIALS).where(TRIALS.c.sweep == sweep, TRIALS.c.config_hash == config_hash)
+
+
+def fence_attempts(
+    connection: Connection, which: ColumnElement[bool], *, reason: str, state: Fenced
+) -> int:
+    """Close running attempts without an outcome; how many there were."""
+    fenced = connection.execute(
+        update(ATTEMPTS)
+        .where(which, ATTEMPTS.c.state == "running")
+        .values(state=state, reason=reason, ended_at=time.time())
+        .returning(ATTEMPTS.c.sweep, ATTEMPTS.c.config_hash)
+    ).all()
+    for sweep, config_hash in fenced:
+        set_state(connection, sweep, config_hash, "preempted")
+    return len(fenced)
+
+
+def set_state(connection: Connection, sweep: str, config_hash: str, state: TrialState) -> None:
+    """Write down where a trial stands."""
+    connection.execute(trial_update(sweep, config_hash).values(state=state))
+
+
+def final_state(status: str) -> TrialState:
+    """The state of a trial whose accepted outcome has that status."""
+    state: TrialState = _adapter(TrialState).validate_python(status)
+    return state
+
+
+def accepted_outcome(connection: Connection, config_hash: str) -> Outcome | None:
+    """The accepted outcome of an identity, if there is one."""
+    text = connection.execute(
+        select(OUTCOMES.c.outcome_json).where(OUTCOMES.c.config_hash == config_hash)
+    ).scalar_one_or_none()
+    outcome: Outcome | None = None if text is None else _adapter(Outcome).validate_json(text)
+    return outcome
+
+
+def keep_stale(connection: Connection, attempt: RowMapping, text: str) -> Acceptance:
+    """Keep an outcome that came too late, unless it only repeats the accepted one."""
+    accepted = connection.execute(
+        select(OUTCOMES.c.outcome_json).where(OUTCOMES.c.config_hash == attempt["config_hash"])
+    ).scalar_one_or_none()
+    if accepted == text:
+        return "repeated"
+    conflict = accepted is not None and _result(accepted) != _result(text)
+    connection.execute(
+        insert(STALE_OUTCOMES).values(
+            attempt_id=attempt["id"],
+            outcome_json=text,
+            received_at=time.time(),
+            conflict=conflict,
+        )
+    )
+    return "conflict" if conflict else "stale"
+
+
+def _result(outcome_json: str) -> tuple[Any, ...]:
+    """What two outcomes of one identity must agree on."""
+    outcome = json.loads(outcome_json)
+    return tuple(outcome[key] for key in ("status", "loss_nats", "steps", "tokens"))
+
+
+def read_attempt(row: RowMapping) -> Attempt:
+    """An attempt from its row."""
+    return Attempt(
+        id=row["id"],
+        number=row["number"],
+        state=row["state"],
+        reason=row["reason"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        node=row["node"],
+        pid=row["pid"],
+        step=row["step"],
+        spent_flops=row["spent_flops"],
+        curve=tuple(_adapter(list[CurvePoint]).validate_json(row["curve_json"])),
+    )
+
+
+def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[TrialRecord]:
+    """Trials with their attempts and outcomes, in order of proposal."""
+    rows = (
+        connection.execute(
+            select(TRIALS, OUTCOMES.c.outcome_json, OUTCOMES.c.accepted_at)
+            .outerjoin(OUTCOMES, OUTCOMES.c.config_hash == TRIALS.c.config_hash)
+            .where(which)
+            .order_by(TRIALS.c.number)
+        )
+        .mappings()
+        .all()
+    )
+    attempts: dict[str, list[Attempt]] = {row["config_hash"]: [] for row in rows}
+    tried = (
+        select(ATTEMPTS)
+        .where(ATTEMPTS.c.config_hash.in_(select(TRIALS.c.config_hash).where(which)))
+        .order_by(ATTEMPTS.c.config_hash, ATTEMPTS.c.number)
+    )
+    for row in connection.execute(tried).mappings():
+        attempts[row["config_hash"]].append(read_attempt(row))
+    return [_read_trial(row, tuple(attempts[row["config_hash"]])) for row in rows]
+
+
+def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
+    text = row["outcome_json"]
+    return TrialRecord(
+        number=row["number"],
+        proposal=_adapter(Proposal).validate_json(row["proposal_json"]),
+        state=row["state"],
+        set_aside=row["set_aside"],
+        attempts=attempts,
+        outcome=None if text is None else _adapter(Outcome).validate_json(text),
+        accepted_at=row["accepted_at"],
+        mlflow_run_id=row["mlflow_run_id"],
+    )
+
+
+def read_stale_outcomes(connection: Connection) -> list[StaleOutcome]:
+    """Outcomes that came too late, oldest first."""
+    columns = (ATTEMPTS.c.config_hash, ATTEMPTS.c.number, STALE_OUTCOMES.c.outcome_json)
+    rows = connection.execute(
+        select(*columns, STALE_OUTCOMES.c.conflict)
+        .join(ATTEMPTS, ATTEMPTS.c.id == STALE_OUTCOMES.c.attempt_id)
+        .order_by(STALE_OUTCOMES.c.id)
+    ).all()
+    return [
+        StaleOutcome(
+            config_hash=config_hash,
+            attempt_number=number,
+            outcome=_adapter(Outcome).validate_json(text),
+            conflict=conflict,
+        )
+        for config_hash, number, text, conflict in rows
+    ]
