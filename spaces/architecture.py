@@ -21,7 +21,12 @@ PAPER_STEP_SCALE_INIT = -7.0
 """The published start: softplus(-7) = 0.0009, so that a fresh layer is the identity."""
 
 UNIT_STEP_SCALE_INIT = math.log(math.e - 1.0)
-"""softplus of this is 1: every block starts as an ordinary residual block."""
+"""softplus of this is 1: every block starts as an ordinary residual block.
+
+Measured at 1e12 training FLOPs on bytes of public addresses (width 64, 2 layers, context 128, one
+seed, better of two learning rates), validation nats per token from -7, -2 and this start: dual with
+K = 2 2.451, 2.339, 2.324; loop with K = 3 2.518, 2.408, 2.429; wide 2.370, 2.229, 2.170.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
