@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from runners.text import Corpus, prepare_corpus
 
 SHARED = Path(__file__).parents[2].parent / "shared"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads that wait for each other on busy cores are ten times slower than one."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -189,7 +189,7 @@ def test_a_corpus_is_small_and_travels(sotu_corpus: Corpus) -> None:
         (["  ", "\n"], "holds no text"),
         (
             ["alone", "alone"],
-            "leaves no validation document: it needs at least two distinct ones, got 1",
+            "leaves no validation document, .* got 1",
         ),
     ],
 )

@@ -1,0 +1,143 @@
+"""Is a step what its parts say, however it is split, and does it survive a lack of memory?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import runners.step
+from runners.step import EagerEngine, OutOfMemoryAtOneSequence, make_optimizer
+from search.trial import TrainingRecipe
+from spaces.architecture import Arm
+from spaces.model import DualPathModel
+from tests.runners.small import SIZES, small_architecture
+
+RECIPE = TrainingRecipe(learning_rate=0.01, batch_sequences=6, weight_decay=0.3)
+
+
+def batch(num_sequences: int = 6) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randint(0, 256, (num_sequences, 17), generator=generator)
+    return tokens[:, :-1], tokens[:, 1:]
+
+
+def engine(arm: Arm = "dual", **options: Any) -> EagerEngine:
+    model = DualPathModel(small_architecture(arm), seed=2)
+    return EagerEngine(model, options.pop("recipe", RECIPE), **options)
+
+
+@pytest.mark.parametrize("arm", list(SIZES))
+def test_a_step_is_forward_backward_clip_and_adamw(arm: Arm) -> None:
+    found = engine(arm)
+    model = DualPathModel(small_architecture(arm), seed=2)
+    inputs, targets = batch()
+    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    matrices = {id(parameter) for parameter in model.matrix_parameters()}
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        decay = 0.3 if id(parameter) in matrices else 0.0
+        torch.optim.AdamW(
+            [parameter], lr=0.02, betas=(0.9, 0.95), weight_decay=decay, fused=False
+        ).step()
+    assert found.step(inputs, targets, learning_rate=0.02).item() == pytest.approx(
+        loss.item(), rel=1e-6
+    )
+    for one, other in zip(found.model.parameters(), model.parameters(), strict=True):
+        # Adam's first step is the gradient's sign: compare where the gradient is not noise
+        clear = other.grad.abs() > 1e-7 if other.grad is not None else None
+        torch.testing.assert_close(one[clear], other[clear], rtol=1e-5, atol=2e-5)
+
+
+def test_decay_acts_on_matrices_only() -> None:
+    model = DualPathModel(small_architecture("dual"))
+    groups = make_optimizer(model, RECIPE).param_groups
+    assert [group["weight_decay"] for group in groups] == [0.3, 0.0]
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    assert {parameter.ndim for parameter in groups[0]["params"]} == {2}
+    assert any(parameter is model.head.weight for parameter in groups[0]["params"])
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_micro_batches_leave_the_gradient_as_it_is(size: int) -> None:
+    whole, split = engine(), engine(micro_batch_sequences=size)
+    recipe_loss = [e.step(*batch(), learning_rate=0.0).item() for e in (whole, split)]
+    assert recipe_loss[0] == pytest.approx(recipe_loss[1], rel=1e-6)
+    for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-7)
+
+
+def test_penalties_are_means_over_the_whole_batch_however_it_is_split() -> None:
+    recipe = TrainingRecipe(
+        learning_rate=0.01, batch_sequences=6, ponder_penalty=0.1, gate_entropy_penalty=0.1
+    )
+    whole, split = engine(recipe=recipe), engine(recipe=recipe, micro_batch_sequences=4)
+    for e in (whole, split):
+        e.step(*batch(), learning_rate=0.0)
+    for one, other in zip(whole.model.parameters(), split.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-6, atol=1e-7)
+
+
+def limit_memory(monkeypatch: pytest.MonkeyPatch, num_sequences: int) -> list[int]:
+    """A device that holds so many sequences; returns the sizes that were tried."""
+    tried: list[int] = []
+    honest = runners.step.training_loss
+
+    def limited(model: Any, inputs: Tensor, *others: Any) -> Any:
+        tried.append(len(inputs))
+        if len(inputs) > num_sequences:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
+        return honest(model, inputs, *others)
+
+    monkeypatch.setattr(runners.step, "training_loss", limited)
+    return tried
+
+
+def test_lack_of_memory_halves_the_micro_batch_and_changes_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = engine()
+    losses = [whole.step(*batch(), learning_rate=0.01).item() for _ in range(2)]
+    tried = limit_memory(monkeypatch, 2)
+    halved = engine()
+    found = [halved.step(*batch(), learning_rate=0.01).item() for _ in range(2)]
+    assert tried == [6, 3, 1, 1, 1, 1, 1, 1] + [1] * 6
+    assert halved.micro_batch_sequences == 1
+    assert found == pytest.approx(losses, rel=1e-5)
+
+
+def test_no_memory_for_one_sequence_is_its_own_ending(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = limit_memory(monkeypatch, 0)
+    with pytest.raises(OutOfMemoryAtOneSequence, match="CUDA out of memory"):
+        engine().step(*batch(), learning_rate=0.01)
+    assert tried == [6, 3, 1]
+
+
+def test_optimizer_state_goes_and_comes_back_exactly() -> None:
+    one = engine()
+    assert one.optimizer_tensors() == {}
+    one.step(*batch(), learning_rate=0.01)
+    other = engine()
+    other.model.load_state_dict(one.model.state_dict())
+    other.load_optimizer_tensors({k: v.clone() for k, v in one.optimizer_tensors().items()})
+    for e in (one, other):
+        e.step(*batch(4), learning_rate=0.02)
+    assert other.optimizer_tensors().keys() == one.optimizer_tensors().keys()
+    assert len(one.optimizer_tensors()) == 3 * len(list(one.model.parameters()))
+    for name, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name]), name
+
+
+def test_golden_training_steps() -> None:
+    """Changed arithmetic changes every trial: raise RECORD_VERSION and name it in the commit."""
+    e = engine()
+    losses = [e.step(*batch(), learning_rate=0.01).item() for _ in range(3)]
+    assert losses == pytest.approx(GOLDEN_LOSSES, abs=5e-5)
+
+
+GOLDEN_LOSSES = [5.551809, 5.329618, 5.149235]
