@@ -95,7 +95,7 @@ def _judge(
     found = identifiability(solution.surface, solution.inner, on_logs=estimator.on_logs)
     design = design_reasons(points, solution.surface, solution.inner, found)
     bounds = bound_reasons(solution.surface, solution.inner)
-    collapsed = collapse(solution) if design or bounds else None
+    collapsed = collapse(solution)
     if collapsed is not None:
         solution, reason = collapsed
         found = identifiability(solution.surface, solution.inner, on_logs=estimator.on_logs)

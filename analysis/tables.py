@@ -97,6 +97,9 @@ def points_from(
     if derive:
         values["tokens"] = values["flops"] / (6.0 * values["params"])
         conventions.append("tokens = flops / (6 params)")
+    elif "flops" not in values and "budget" in values:
+        values["flops"] = values["budget"]
+        conventions.append("flops = the budget (the table has no flops)")
     elif "flops" not in values and {"params", "tokens"} <= set(values):
         values["flops"] = 6.0 * values["params"] * values["tokens"]
         conventions.append("flops = 6 params tokens (the table has none)")
