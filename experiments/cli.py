@@ -7,6 +7,7 @@ Every verb module defines ``run(argv: list[str]) -> int``, which returns the exi
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 VERBS = {
@@ -67,6 +68,9 @@ def run(argv: list[str]) -> int:
     except KeyboardInterrupt:
         print(f"isoflop {verb}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
     except Exception as error:
         if debug:
             raise
