@@ -58,13 +58,22 @@ class TrialRecord:
     """The accepted outcome."""
     accepted_at: float | None
     """Unix seconds."""
-    mlflow_run_id: str | None
+    mlflow_run_id: str | None = None
     """Its run in MLflow, once projected."""
+    created_at: float | None = None
+    """When it was proposed, Unix seconds; None for a trial that is only planned."""
 
     @property
     def config_hash(self) -> str:
         """Identity of the trial."""
         return self.proposal.config_hash
+
+    @property
+    def reason(self) -> str | None:
+        """Why it ended, or was last interrupted, as it did; None where there is nothing to say."""
+        if self.outcome is not None:
+            return self.outcome.reason
+        return self.attempts[-1].reason if self.attempts else None
 
     @property
     def is_result(self) -> bool:

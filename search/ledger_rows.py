@@ -139,6 +139,7 @@ def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
         outcome=None if text is None else _adapter(Outcome).validate_json(text),
         accepted_at=row["accepted_at"],
         mlflow_run_id=row["mlflow_run_id"],
+        created_at=row["created_at"],
     )
 
 

@@ -40,6 +40,8 @@ class SweepRunOptions(ExperimentOptions):
 
     tracking_uri: str | None = None
     """MLflow tracking server; left out: a SQLite database in the home."""
+    take_over: bool = False
+    """Go on although another driver, that gave no sign of life for long, holds the home."""
 
 
 def run(argv: list[str]) -> int:
@@ -47,21 +49,32 @@ def run(argv: list[str]) -> int:
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
     uri = options.tracking_uri or local_tracking_uri(options.home)
     with standard_output_kept_clean():
-        summary = run_sweep(experiment, options.home, tracking_uri=uri)
+        summary = run_sweep(experiment, options.home, tracking_uri=uri, take_over=options.take_over)
     report(experiment, options.home, as_json=options.json)
     return _exit_code(summary, experiment, options)
 
 
-def run_sweep(experiment: Experiment, home: Path, *, tracking_uri: str) -> SweepSummary:
-    """Bring a sweep as far as its experiment asks; returns what this run of it did."""
+def run_sweep(
+    experiment: Experiment, home: Path, *, tracking_uri: str, take_over: bool = False
+) -> SweepSummary:
+    """Bring a sweep as far as its experiment asks; returns what this run of it did.
+
+    Raises `RequestError` where another driver works on the home.
+    """
+    ledger = Ledger(home, create=True)
+    with contextlib.closing(ledger), ledger.held(take_over=take_over):
+        return _run_held(experiment, ledger, tracking_uri=tracking_uri)
+
+
+def _run_held(experiment: Experiment, ledger: Ledger, *, tracking_uri: str) -> SweepSummary:
+    home = ledger.home
     corpus, ground = prepare_ground(experiment, home)
     proposer = Proposer(experiment, ground)
-    ledger = Ledger(home, create=True)
     _begin(ledger, experiment, proposer)
     with Watcher(trials=experiment.trials) as watcher, _stop_signals() as should_stop:
         watcher.seed(ledger.trials(experiment.name))
         pool = _open_pool(experiment, corpus)
-        projection = _project(home, experiment.name, tracking_uri)
+        projection = _project(ledger, experiment.name, tracking_uri)
         driver = Driver(
             sweep=experiment.name,
             ledger=ledger,
@@ -75,7 +88,6 @@ def run_sweep(experiment: Experiment, home: Path, *, tracking_uri: str) -> Sweep
             summary = driver.run()
         finally:
             pool.close()
-            ledger.close()
         problem = projection(summary.interrupted)
     if problem:
         summary.notes.append(f"{problem}; the same command fills in what MLflow lacks")
@@ -124,11 +136,11 @@ def _open_pool(experiment: Experiment, corpus: Corpus) -> Pool:
     )
 
 
-def _project(home: Path, sweep: str, uri: str) -> Callable[[bool], str | None]:
+def _project(ledger: Ledger, sweep: str, uri: str) -> Callable[[bool], str | None]:
     """Start sending to MLflow; the returned function sends the rest and says what went wrong."""
-    from runners.tracking import ProjectionThread
+    from runners.projection_thread import ProjectionThread
 
-    thread = ProjectionThread(home, sweep, tracking_uri=uri)
+    thread = ProjectionThread(ledger, sweep, tracking_uri=uri)
     thread.start()
 
     def finish(interrupted: bool) -> str | None:
