@@ -57,7 +57,8 @@ class EagerEngine:
         self.micro_batch_sequences = micro_batch_sequences or recipe.batch_sequences
         self._recipe = recipe
         self._optimizer = make_optimizer(model, recipe)
-        self._device_type = next(model.parameters()).device.type
+        self._parameters = list(model.parameters())
+        self._device_type = self._parameters[0].device.type
 
     def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
         """Do one step; raises `OutOfMemoryAtOneSequence` where no micro-batch fits."""
@@ -86,7 +87,7 @@ class EagerEngine:
                 loss, cross_entropy = training_loss(self.model, inputs, targets, self._recipe)
             torch.autograd.backward(loss * share)
             total += cross_entropy * share
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self._recipe.grad_clip)
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.grad_clip)
         self._optimizer.step()
         return total
 
