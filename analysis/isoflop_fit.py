@@ -225,13 +225,18 @@ def fit_isoflop(
     keep: Sequence[str] = (),
     at_flops: Sequence[float] = (),
     with_surface: bool = True,
+    surface: Fit | None = None,
 ) -> IsoflopFit:
-    """Curves and exponents of a table with budgets. Raises `RequestError` where it has none."""
+    """Curves and exponents of a table with budgets. Raises `RequestError` where it has none.
+
+    ``surface`` is a fit of the same rows where one exists; otherwise it is made, if asked for.
+    """
     began = time.perf_counter()
     points = isoflop_points(table, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     curves = curves_of(points, method)
     size_line, token_line = _lines(curves)
-    surface = fit("chinchilla", points) if with_surface else None
+    if surface is None and with_surface:
+        surface = fit("chinchilla", points)
     others: dict[str, float | None] = {}
     for other in ("parabola", "cubic", "akima"):
         if other != method:

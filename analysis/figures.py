@@ -1,0 +1,217 @@
+"""How is it drawn? The only module that knows matplotlib; every figure as PNG and SVG.
+
+A fitted line is solid over the fitted range and dashed beyond; intervals are always shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from analysis.figure_data import CurvePanel, FrontierLine, LossFrontier, ResidualCloud
+from analysis.profile import Profile
+from analysis.rehearsal import Rehearsal
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+"""Okabe and Ito's palette, told apart by readers with any colour vision."""
+
+STYLE = {
+    "font.size": 9.0,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "svg.hashsalt": "isoflop",
+    "svg.fonttype": "none",
+}
+
+PANEL_INCHES = (3.6, 3.0)
+PNG_DOTS_PER_INCH = 200
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write ``name.png`` and ``name.svg`` into ``folder`` (made where absent)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with rc_context(STYLE):
+        figure.savefig(paths[0], dpi=PNG_DOTS_PER_INCH)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def _panels(num: int) -> tuple[Figure, list[Any]]:
+    columns = min(num, 3)
+    rows = -(-num // columns)
+    figure = Figure(
+        figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained"
+    )
+    FigureCanvasAgg(figure)
+    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(num)]
+    return figure, axes
+
+
+def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
+    """Loss against size: runs, curve, minimum (star) and regret set (thick) of every budget."""
+    with rc_context(STYLE):
+        figure, axes = _panels(max(1, len(panels)))
+        for axis, panel in zip(axes, panels, strict=False):
+            for place, curve in enumerate(panel.curves):
+                colour = COLOURS[place % len(COLOURS)]
+                axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=3.5, alpha=0.8)
+                style = "-" if curve.n_star is not None else ":"
+                label = f"{curve.budget:.2g} FLOPs"
+                if curve.n_star is None:
+                    label += " (no minimum)"
+                axis.plot(
+                    curve.grid, curve.grid_losses, style, color=colour, linewidth=1.0, label=label
+                )
+                if curve.n_star is not None and curve.regret_set is not None:
+                    low, high = curve.regret_set
+                    inside = (curve.grid >= low) & (curve.grid <= high)
+                    axis.plot(
+                        curve.grid[inside],
+                        curve.grid_losses[inside],
+                        color=colour,
+                        linewidth=5.0,
+                        alpha=0.25,
+                        solid_capstyle="butt",
+                    )
+                    axis.plot(curve.n_star, curve.loss_star, "*", color=colour, markersize=9)
+            axis.set_xscale("log")
+            axis.set_xlabel("parameters")
+            axis.set_ylabel("loss (nats per token)")
+            axis.set_title(panel.title)
+            axis.legend(title="thick: within 0.5 % of the minimum", title_fontsize=7)
+        return figure
+
+
+def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier]) -> Figure:
+    """N* against C with its band, and the lowest loss against C, one colour per arm."""
+    with rc_context(STYLE):
+        figure, (left, right) = _panels(2)
+        for place, line in enumerate(lines):
+            colour = COLOURS[place % len(COLOURS)]
+            label = line.label
+            if line.exponent is not None and line.exponent_interval is not None:
+                low, high = line.exponent_interval
+                label += f": a = {line.exponent:.3f} [{low:.3f}, {high:.3f}]"
+            _draw_line(left, line, colour)
+            left.plot(line.budgets, line.sizes, "o", color=colour, markersize=4, label=label)
+        for place, frontier in enumerate(losses):
+            colour = COLOURS[place % len(COLOURS)]
+            curve = frontier.from_curve > 0
+            right.plot(frontier.budgets, frontier.losses, "-", color=colour, linewidth=0.8)
+            right.plot(
+                frontier.budgets[curve],
+                frontier.losses[curve],
+                "*",
+                color=colour,
+                label=frontier.label,
+            )
+            right.plot(
+                frontier.budgets[~curve],
+                frontier.losses[~curve],
+                "o",
+                color=colour,
+                fillstyle="none",
+            )
+        left.set_yscale("log")
+        left.set_ylabel("optimal parameters N*")
+        right.set_ylabel("lowest loss (nats per token)")
+        right.set_title("star: curve's minimum; ring: best run", fontsize=8)
+        for axis in (left, right):
+            axis.set_xscale("log")
+            axis.set_xlabel("training FLOPs")
+            if axis.get_legend_handles_labels()[0]:
+                axis.legend()
+        return figure
+
+
+def _draw_line(axis: Any, line: FrontierLine, colour: str) -> None:
+    if not len(line.flops):
+        return
+    inside = line.fitted > 0
+    last = int(inside.sum())
+    beyond = slice(max(0, last - 1), None)
+    axis.plot(line.flops[inside], line.line[inside], "-", color=colour, linewidth=1.2)
+    axis.plot(line.flops[beyond], line.line[beyond], "--", color=colour, linewidth=1.2)
+    axis.fill_between(line.flops, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+    rows = np.isfinite(line.intervals).all(-1)
+    axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
+
+
+def draw_residuals(cloud: ResidualCloud) -> Figure:
+    """Relative residuals against every column, with the residual and the seed noise."""
+    with rc_context(STYLE):
+        figure, axes = _panels(max(1, len(cloud.columns)))
+        for axis, (label, values) in zip(axes, cloud.columns, strict=False):
+            axis.axhspan(
+                -cloud.noise_percent,
+                cloud.noise_percent,
+                color="0.85",
+                linewidth=0,
+                label=f"residual noise {cloud.noise_percent:.2g} %",
+            )
+            if cloud.seed_percent is not None:
+                for side in (-1, 1):
+                    axis.axhline(side * cloud.seed_percent, color="0.4", linestyle=":")
+            axis.plot(values, cloud.residuals_percent, "o", color=COLOURS[0], markersize=3)
+            axis.axhline(0.0, color="black", linewidth=0.6)
+            axis.set_xscale("log")
+            axis.set_xlabel(label)
+            axis.set_ylabel("predicted / measured − 1 (%)")
+            axis.legend()
+        return figure
+
+
+def draw_profile(profile: Profile) -> Figure:
+    """The rise of the objective along one parameter, with the 95 % threshold."""
+    with rc_context(STYLE):
+        figure, (axis,) = _panels(1)
+        axis.plot(profile.values, profile.rise, "-o", color=COLOURS[0], markersize=3)
+        axis.axhline(profile.threshold, color="0.4", linestyle="--", label="95 %")
+        axis.set_ylim(0.0, 5.0 * profile.threshold)
+        axis.set_xlabel(profile.parameter)
+        axis.set_ylabel("rise of the objective (likelihood-ratio units)")
+        axis.legend()
+        return figure
+
+
+def draw_rehearsal(rehearsal: Rehearsal) -> Figure:
+    """Predicted against measured loss of held-out runs, with the interval of one run."""
+    with rc_context(STYLE):
+        figure, (axis,) = _panels(1)
+        measured, prediction = rehearsal.measured, rehearsal.prediction
+        if prediction is not None:
+            errors = np.stack(
+                [
+                    np.maximum(prediction.losses - prediction.run_low, 0.0),
+                    np.maximum(prediction.run_high - prediction.losses, 0.0),
+                ]
+            )
+            axis.errorbar(
+                measured,
+                prediction.losses,
+                errors,
+                fmt="o",
+                color=COLOURS[0],
+                markersize=3,
+                linewidth=0.7,
+                label=f"coverage {100 * (rehearsal.coverage or 0):.0f} %",
+            )
+            axis.legend()
+        ends = [float(measured.min()), float(measured.max())]
+        axis.plot(ends, ends, color="black", linewidth=0.6)
+        axis.set_xlabel("measured loss (nats per token)")
+        axis.set_ylabel("predicted loss (nats per token)")
+        axis.set_title(f"held out: {rehearsal.hold_out}")
+        return figure
