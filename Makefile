@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart test test-full lint clean
+.PHONY: install quickstart test test-short-faults test-full lint clean
 
 install: .venv/installed
 
@@ -16,6 +16,9 @@ quickstart: install
 
 test: install
 	$(BIN)/python -m pytest -n 2
+
+test-short-faults: install
+	$(BIN)/python -m pytest -n 2 -m "(browser or faults) and not slow and not gpu"
 
 test-full: install lint
 	$(BIN)/python -m pytest -n 2 -m "not gpu"
