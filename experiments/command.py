@@ -23,7 +23,7 @@ def parse_options(
         args=argv,
         default=tyro.MISSING_NONPROP if default is None else default,
         config=(tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands),
-        compact_help=True,
+        compact_help=default is not None,  # an experiment has too many fields to explain at once
     )
 
 

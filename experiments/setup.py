@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class SweepOptions:
     """Options of a verb that looks at a sweep."""
 
-    experiment: tyro.conf.Positional[str]
+    experiment: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="EXPERIMENT")]
     """Name of an experiment that ships, or path of a TOML file."""
     home: Path = field(default_factory=default_home)
     """Where ledger, MLflow database and artifacts live."""
