@@ -77,7 +77,7 @@ class ResidualCloud:
 
 
 def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> FrontierLine:
-    """N* against C with the band of the line, from the smallest optimum to ten times the largest."""
+    """N* against C with the line's band, from the smallest optimum to ten times the largest."""
     found = [curve for curve in fitted.curves if curve.n_star is not None]
     budgets = np.array([curve.budget for curve in found])
     sizes = np.array([curve.n_star for curve in found], dtype=np.float64)

@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.figure_data import CurvePanel, FrontierLine, LossFrontier, ResidualCloud
+from analysis.isoflop_curves import IsoflopCurve
 from analysis.profile import Profile
 from analysis.rehearsal import Rehearsal
 
@@ -59,39 +61,60 @@ def _panels(num: int) -> tuple[Figure, list[Any]]:
     return figure, axes
 
 
+def _draw_curve(axis: Any, curve: IsoflopCurve, colour: str) -> None:
+    label = f"{curve.budget:.2g} FLOPs"
+    axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=3.5, alpha=0.8)
+    if curve.n_star is None or curve.regret_set is None:
+        label += " (no minimum)"
+        axis.plot(curve.grid, curve.grid_losses, ":", color=colour, linewidth=1.0, label=label)
+        return
+    axis.plot(curve.grid, curve.grid_losses, "-", color=colour, linewidth=1.0, label=label)
+    inside = (curve.grid >= curve.regret_set[0]) & (curve.grid <= curve.regret_set[1])
+    regret = (curve.grid[inside], curve.grid_losses[inside])
+    axis.plot(*regret, color=colour, linewidth=5.0, alpha=0.25, solid_capstyle="butt")
+    axis.plot(curve.n_star, curve.loss_star, "*", color=colour, markersize=9)
+
+
+def _log_scale(axis: Any, *, counts: bool = False) -> None:
+    """A logarithmic x axis with readable ticks: 20k, 1M, 3B for counts, powers of ten else."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    narrow = high / low < (300.0 if counts else 20.0)
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1.0, 2.0, 5.0) if narrow else (1.0,)))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+    if counts:
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+    elif narrow:
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+
+
+def short_count(value: float) -> str:
+    """A count in three characters or so: 20k, 1.5M, 3B, 1T."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size * 0.9995:
+            return f"{value / size:.3g}{letter}"
+    return f"{value:.3g}"
+
+
 def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
     """Loss against size: runs, curve, minimum (star) and regret set (thick) of every budget."""
     with rc_context(STYLE):
         figure, axes = _panels(max(1, len(panels)))
         for axis, panel in zip(axes, panels, strict=False):
             for place, curve in enumerate(panel.curves):
-                colour = COLOURS[place % len(COLOURS)]
-                axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=3.5, alpha=0.8)
-                style = "-" if curve.n_star is not None else ":"
-                label = f"{curve.budget:.2g} FLOPs"
-                if curve.n_star is None:
-                    label += " (no minimum)"
-                axis.plot(
-                    curve.grid, curve.grid_losses, style, color=colour, linewidth=1.0, label=label
-                )
-                if curve.n_star is not None and curve.regret_set is not None:
-                    low, high = curve.regret_set
-                    inside = (curve.grid >= low) & (curve.grid <= high)
-                    axis.plot(
-                        curve.grid[inside],
-                        curve.grid_losses[inside],
-                        color=colour,
-                        linewidth=5.0,
-                        alpha=0.25,
-                        solid_capstyle="butt",
-                    )
-                    axis.plot(curve.n_star, curve.loss_star, "*", color=colour, markersize=9)
-            axis.set_xscale("log")
+                _draw_curve(axis, curve, COLOURS[place % len(COLOURS)])
+            _log_scale(axis, counts=True)
             axis.set_xlabel("parameters")
             axis.set_ylabel("loss (nats per token)")
             axis.set_title(panel.title)
             axis.legend(title="thick: within 0.5 % of the minimum", title_fontsize=7)
         return figure
+
+
+def _sparse_count(value: float, _: object) -> str:
+    """Labels of minor ticks: only twice and five times a power of ten."""
+    leading = round(value / 10.0 ** np.floor(np.log10(value)))
+    return short_count(value) if leading in (2, 5) else ""
 
 
 def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier]) -> Figure:
@@ -109,27 +132,18 @@ def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier])
         for place, frontier in enumerate(losses):
             colour = COLOURS[place % len(COLOURS)]
             curve = frontier.from_curve > 0
-            right.plot(frontier.budgets, frontier.losses, "-", color=colour, linewidth=0.8)
-            right.plot(
-                frontier.budgets[curve],
-                frontier.losses[curve],
-                "*",
-                color=colour,
-                label=frontier.label,
-            )
-            right.plot(
-                frontier.budgets[~curve],
-                frontier.losses[~curve],
-                "o",
-                color=colour,
-                fillstyle="none",
-            )
+            budgets, lowest = frontier.budgets, frontier.losses
+            right.plot(budgets, lowest, "-", color=colour, linewidth=0.8)
+            right.plot(budgets[curve], lowest[curve], "*", color=colour, label=frontier.label)
+            right.plot(budgets[~curve], lowest[~curve], "o", color=colour, fillstyle="none")
         left.set_yscale("log")
+        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        left.yaxis.set_minor_formatter(FuncFormatter(_sparse_count))
         left.set_ylabel("optimal parameters N*")
         right.set_ylabel("lowest loss (nats per token)")
         right.set_title("star: curve's minimum; ring: best run", fontsize=8)
         for axis in (left, right):
-            axis.set_xscale("log")
+            _log_scale(axis)
             axis.set_xlabel("training FLOPs")
             if axis.get_legend_handles_labels()[0]:
                 axis.legend()
@@ -166,7 +180,7 @@ def draw_residuals(cloud: ResidualCloud) -> Figure:
                     axis.axhline(side * cloud.seed_percent, color="0.4", linestyle=":")
             axis.plot(values, cloud.residuals_percent, "o", color=COLOURS[0], markersize=3)
             axis.axhline(0.0, color="black", linewidth=0.6)
-            axis.set_xscale("log")
+            _log_scale(axis, counts=True)
             axis.set_xlabel(label)
             axis.set_ylabel("predicted / measured − 1 (%)")
             axis.legend()

@@ -169,7 +169,7 @@ def _lad(case: str, expected: dict[str, Any], reference: Path) -> Iterator[Compa
 
 
 def published_resamples(points: Points, num: int = 4000) -> FloatArray:
-    """Weights (num, n) of the published bootstrap: ``np.random.seed(42)``, rows with replacement."""
+    """Weights (num, n) of the published bootstrap: seed 42, rows drawn with replacement."""
     state = np.random.RandomState(42)
     rows = np.arange(points.num_rows)
     draws = np.stack([state.choice(rows, points.num_rows, replace=True) for _ in range(num)])

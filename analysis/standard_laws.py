@@ -12,6 +12,10 @@ PHI_BOUNDS = Bounds(low=-3.0, high=4.0, grid_low=-0.25, grid_high=1.5, geometric
 OMEGA_BOUNDS = Bounds(low=0.0, high=50.0, grid_low=0.05, grid_high=4.0)
 
 
+POWER_VARIABLES = ("flops", "params", "tokens")
+"""Roles that the power law may run over."""
+
+
 def log_of(role: str) -> LogSize:
     """The plain logarithm of one column."""
 

@@ -25,6 +25,22 @@ NUM_RESAMPLES = 400
 
 CAPACITY_ROLES = ("params_once", "params_deep", "params_wide", "num_loops", "tokens")
 
+MODEL_COLUMNS = (
+    "arm",
+    "budget",
+    "params",
+    "params_once",
+    "params_deep",
+    "params_wide",
+    "tokens",
+    "num_loops",
+    "num_layers",
+    "d_model",
+    "seed",
+    "data_seed",
+)
+"""Runs that agree in all of these that a frame has are one model, trained more than once."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArmFit:
@@ -80,6 +96,7 @@ def fit_sweep(
     done = frame.filter(pl.col(loss).is_not_null()) if loss in frame.columns else frame
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
+    done = tuned_rows(done, loss)
     arms = []
     for arm in sorted(done["arm"].unique().to_list()):
         points = points_from(
@@ -95,7 +112,18 @@ def fit_sweep(
             "params are all parameters of a model, embeddings and head included",
             "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
             "undercounts arms that loop",
+            "of runs that differ only in the learning rate, the best is fitted",
         ),
+    )
+
+
+def tuned_rows(frame: pl.DataFrame, loss: str = "loss") -> pl.DataFrame:
+    """Of the runs that differ only in their learning rate, the one with the lowest loss."""
+    same = [name for name in MODEL_COLUMNS if name in frame.columns]
+    if "learning_rate" not in frame.columns or not same:
+        return frame
+    return frame.sort(loss, "config_hash" if "config_hash" in frame.columns else loss).unique(
+        subset=same, keep="first", maintain_order=True
     )
 
 

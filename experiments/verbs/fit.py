@@ -1,0 +1,252 @@
+"""What do the runs say? ``isoflop fit``: laws with intervals and certificates, on any table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from experiments.command import default_home, parse_options, print_json, talk
+from spaces.errors import RequestError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from analysis.isoflop_fit import IsoflopFit
+    from analysis.laws import Law
+
+Words = tyro.conf.UseAppendAction[tuple[str, ...]]
+Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
+
+
+def default_reference() -> Path:
+    """``shared/reference`` beside this checkout."""
+    return Path(__file__).resolve().parents[2].parent / "shared" / "reference"
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Fit scaling laws to a sweep or to any table; a statistical refusal is a result."""
+
+    experiment: tyro.conf.Positional[str | None] = None
+    """Name or TOML path of a sweep of the home; left out with --table or --gauntlet."""
+    table: Path | None = None
+    """A .csv or .parquet file to fit instead of a sweep."""
+    law: str | None = None
+    """power, chinchilla, isoflop, loop-power, loop-bounded, loop-linear, compute-capacity;
+    left out: chinchilla for a table, every arm's surface and curves for a sweep."""
+    estimator: str = "huber"
+    """huber, lad, log-mse or mse."""
+    delta: float = 1e-3
+    """Where Huber's parabola ends, in log residuals (in standard deviations with loss_std)."""
+    column: Words = ()
+    """ROLE=COLUMN, repeatable; roles: params, tokens, flops, loss, budget, loss_std, weight,
+    num_loops, num_loops_test, params_once, params_deep, params_wide."""
+    tokens_from_flops: str | None = None
+    """6nd: tokens = flops / (6 params)."""
+    keep: Words = ()
+    """SQL condition on columns, repeatable; rows that break it are left out and listed."""
+    over: str | None = None
+    """Column role of the power law: flops, params or tokens; left out: the one the table has."""
+    resample: str = "auto"
+    """jackknife, pairs, clusters, residual, wild, hessian; auto: jackknife over budgets where
+    there are four, else pairs."""
+    bootstrap: int = 1000
+    """Resamples, for the kinds that draw."""
+    seed: int = 0
+    """Seed of the resamples."""
+    at_flops: Numbers = ()
+    """FLOPs at which optimal size, tokens and loss are given, repeatable."""
+    target_loss: Numbers = ()
+    """Loss whose cost is given, repeatable."""
+    curve: str = "parabola"
+    """Form of iso-FLOP curves: parabola, cubic or akima."""
+    hold_out: str | None = None
+    """Rehearsal: largest-budget, largest-budgets:K, a fraction of the FLOPs, or sizes:K."""
+    profile: Words = ()
+    """Parameter to profile, repeatable; weak ones are profiled unasked."""
+    sensitivity: bool = False
+    """Also refit without each row, the worst rows and each budget."""
+    figures: Path | None = None
+    """Folder for figures as PNG and SVG."""
+    gauntlet: bool = False
+    """Refit the reference data and print published against ours."""
+    reference: Path = field(default_factory=default_reference)
+    """Folder of the reference data."""
+    home: Path = field(default_factory=default_home)
+    """Where the ledger lives."""
+    json: bool = False
+    """Print one JSON document on standard output and nothing else there."""
+
+
+def run(argv: list[str]) -> int:
+    """Fit and print; 0 for a refusal too, 1 where the gauntlet differs from what is published."""
+    options = parse_options(FitOptions, argv, verb="fit")
+    asked = sum([options.experiment is not None, options.table is not None, options.gauntlet])
+    if asked != 1:
+        raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
+    if options.bootstrap < 2:
+        raise RequestError(f"--bootstrap takes at least 2 resamples, got {options.bootstrap}")
+    if options.gauntlet:
+        return run_gauntlet(options)
+    if options.experiment is not None and options.law is None:
+        return run_sweep(options)
+    table = options.table if options.table is not None else _sweep_frame(options)
+    document, text = fit_table(options, table)
+    if options.json:
+        print_json(document)
+    else:
+        print(text)
+    return 0
+
+
+def run_gauntlet(options: FitOptions) -> int:
+    """Print every published case beside ours."""
+    from analysis.fit_text import gauntlet_text
+    from analysis.gauntlet import run_gauntlet as compare
+
+    found = compare(options.reference)
+    for what in found.skipped:
+        talk(f"skipped: {what}")
+    if options.json:
+        print_json(found.to_dict())
+    else:
+        print(gauntlet_text(found))
+    return 0 if found.passed else 1
+
+
+def _sweep_frame(options: FitOptions) -> pl.DataFrame:
+    from experiments.records import load_frame
+
+    assert options.experiment is not None
+    return load_frame(options.experiment, options.home)
+
+
+def run_sweep(options: FitOptions) -> int:
+    """Fit every arm of a sweep and print."""
+    from analysis.fit_text import sweep_text
+    from analysis.sweep_fit import draw_sweep, fit_sweep
+    from analysis.tables import parse_roles
+
+    fitted = fit_sweep(
+        _sweep_frame(options),
+        method=_curve(options),
+        roles=parse_roles(options.column),
+        seed=options.seed,
+    )
+    document = fitted.to_dict()
+    if options.figures is not None:
+        document["figures"] = _told(draw_sweep(fitted, options.figures))
+    if options.json:
+        print_json(document)
+    else:
+        print(sweep_text(fitted))
+    return 0
+
+
+def _curve(options: FitOptions) -> Any:
+    """The curve form; checked where curves are fitted."""
+    return options.curve
+
+
+def _told(paths: list[Path]) -> list[str]:
+    for path in paths:
+        talk(f"wrote {path}")
+    return [str(path) for path in paths]
+
+
+def fit_table(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
+    """The JSON document and the text of one law on one table."""
+    if options.law == "isoflop":
+        return _isoflop(options, table)
+    return _surface(options, table)
+
+
+def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
+    from analysis.fit_text import isoflop_text
+    from analysis.isoflop_fit import fit_isoflop
+    from analysis.tables import parse_roles
+
+    fitted = fit_isoflop(
+        table,
+        method=_curve(options),
+        roles=parse_roles(options.column),
+        tokens_from_flops=options.tokens_from_flops,
+        keep=options.keep,
+        at_flops=options.at_flops,
+    )
+    document = fitted.to_dict()
+    if options.figures is not None:
+        document["figures"] = _told(_draw_isoflop(fitted, options.figures))
+    return document, isoflop_text(fitted)
+
+
+def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
+    from analysis.figure_data import CurvePanel, frontier_line, loss_frontier
+    from analysis.figures import draw_frontier, draw_isoflop, save
+
+    title = Path(fitted.points.source).name
+    written = save(
+        draw_isoflop([CurvePanel(title=title, curves=fitted.curves)]), folder, "isoflop_curves"
+    )
+    line, losses = frontier_line(title, fitted), loss_frontier(title, fitted.curves)
+    return written + save(draw_frontier([line], [losses]), folder, "frontier")
+
+
+def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
+    from analysis.estimators import Estimator
+    from analysis.extras import extras_of
+    from analysis.fit_text import fit_text
+    from analysis.fitting import fit
+    from analysis.tables import parse_roles
+
+    roles = parse_roles(options.column)
+    fitted = fit(
+        _law(options, table, roles),
+        table,
+        estimator=Estimator(name=options.estimator, delta=options.delta),  # type: ignore[arg-type]
+        roles=roles,
+        tokens_from_flops=options.tokens_from_flops,
+        keep=options.keep,
+        resample_kind=options.resample,  # type: ignore[arg-type]
+        num_resamples=options.bootstrap,
+        seed=options.seed,
+        at_flops=options.at_flops,
+        at_losses=options.target_loss,
+    )
+    extras = extras_of(
+        fitted,
+        profiles=options.profile,
+        hold_out=options.hold_out,
+        with_sensitivity=options.sensitivity,
+        num_resamples=options.bootstrap,
+        seed=options.seed,
+    )
+    document = fitted.to_dict() | extras.to_dict()
+    if options.figures is not None:
+        document["figures"] = _told(extras.draw(options.figures))
+    return document, "\n".join([fit_text(fitted), *extras.lines()])
+
+
+def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
+    """The law that was asked for; the power law over the column that the table has."""
+    from analysis.registry import law_named
+    from analysis.standard_laws import POWER_VARIABLES, power_law
+    from analysis.tables import read_frame
+
+    name = options.law or "chinchilla"
+    if name != "power":
+        return law_named(name)
+    frame = read_frame(table) if isinstance(table, Path) else table
+    found = [role for role in POWER_VARIABLES if roles.get(role, role) in frame.columns]
+    chosen = [role for role in found if role in roles] or found
+    if options.over is not None:
+        chosen = [options.over]
+    if len(chosen) != 1 or chosen[0] not in POWER_VARIABLES:
+        raise RequestError(
+            f"the power law runs over one of {', '.join(POWER_VARIABLES)}; the table offers "
+            f"{', '.join(found) or 'none'}; choose with --over ROLE"
+        )
+    return power_law(chosen[0])
