@@ -55,6 +55,7 @@ def run(argv: list[str]) -> int:
     if verb not in VERBS:
         print(f"isoflop: unknown verb {verb!r}; use one of {', '.join(VERBS)}", file=sys.stderr)
         return EXIT_WRONG_REQUEST
+    from search.redaction import redact
     from spaces.errors import RequestError
 
     try:
@@ -63,7 +64,7 @@ def run(argv: list[str]) -> int:
     except RequestError as error:
         if debug:
             raise
-        print(f"isoflop {verb}: {error}", file=sys.stderr)
+        print(redact(f"isoflop {verb}: {error}"), file=sys.stderr)
         return EXIT_WRONG_REQUEST
     except KeyboardInterrupt:
         print(f"isoflop {verb}: interrupted", file=sys.stderr)
@@ -75,5 +76,6 @@ def run(argv: list[str]) -> int:
         if debug:
             raise
         kind = type(error).__name__
-        print(f"isoflop {verb}: {kind}: {error} (--debug shows where)", file=sys.stderr)
+        message = redact(f"isoflop {verb}: {kind}: {error}")
+        print(f"{message} (--debug shows where)", file=sys.stderr)
         return EXIT_FAILED

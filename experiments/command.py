@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
+from search.redaction import redact
+
 Options = TypeVar("Options")
 
 
@@ -38,5 +40,5 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def talk(message: str) -> None:
-    """One line for a person, on standard error."""
-    print(message, file=sys.stderr)
+    """One line for a person, on standard error, without secrets of addresses."""
+    print(redact(message), file=sys.stderr)

@@ -1,21 +1,32 @@
 """How does a sweep run? Propose, hand out, listen, write down, until all that is asked for is done.
 
 The driver is the only writer of the ledger. It owns no state that the ledger does not have, so the
-same command started again goes on where the last one stopped.
+same command started again goes on where the last one stopped. Where the disk is full it pauses,
+says how much is needed where, and goes on when there is room.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
+from runners.checkpoint import clear_checkpoints
+from runners.disk import Shortage, attempt_bytes, find_shortage
 from runners.pool import Assignment, Pool, Report, WorkerLost
 from search.ledger import Attempt, Ledger, TrialRecord
+from search.ledger_errors import DiskFull
 from search.proposer import Proposer
 from search.trial import Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
+SILENCE_SECONDS = 600.0
+"""A worker that says nothing for so long is given up: longer than any step, or its compilation."""
+
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +36,7 @@ class SweepEvent:
     record: TrialRecord
     """The trial it happened to, as the ledger has it now."""
     kind: str
-    """started, progress, finished, lost or reused."""
+    """started, progress, finished, lost, stale or reused."""
     steps: int
     """Optimizer steps of the whole trial."""
     note: str = ""
@@ -48,10 +59,11 @@ class SweepSummary:
     """What a person should know."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Running:
     proposal: Proposal
     attempt: Attempt
+    silent_seconds: float = 0.0
 
 
 class Driver:
@@ -66,7 +78,9 @@ class Driver:
         pool: Pool,
         folder: Path,
         watch: Callable[[SweepEvent], None],
+        say: Callable[[str], None],
         should_stop: Callable[[], bool],
+        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         """``folder`` holds what attempts leave on disk: checkpoints, and weights if kept."""
         self._sweep = sweep
@@ -75,36 +89,57 @@ class Driver:
         self._pool = pool
         self._folder = folder
         self._watch = watch
+        self._say = say
         self._should_stop = should_stop
+        self._silence_seconds = silence_seconds
         self._running: dict[int, _Running] = {}
+        self._given_up: dict[int, _Running] = {}
         self._records: dict[str, TrialRecord] = {}
+        self._pause: Shortage | None = None
         self._summary = SweepSummary()
 
     def run(self) -> SweepSummary:
         """Run until nothing is left to do, or until asked to stop; returns what was done."""
-        self._refresh()
+        self._records = {record.config_hash: record for record in self._ledger.trials(self._sweep)}
+        self._clear_finished()
         while True:
-            if self._should_stop() and not self._summary.interrupted:
-                self._summary.interrupted = True
-                for attempt_id in self._running:
-                    self._pool.stop(attempt_id, "preempted")
+            self._stop_if_asked()
             if not self._summary.interrupted:
                 self._hand_out()
-            if not self._running:
+            if self._running:
+                self._listen()
+            elif self._pause is None or self._summary.interrupted:
                 return self._summary
-            for report in self._pool.reports(timeout_seconds=POLL_SECONDS):
-                self._hear(report)
+            else:
+                time.sleep(POLL_SECONDS)
 
-    def _refresh(self) -> None:
-        self._records = {record.config_hash: record for record in self._ledger.trials(self._sweep)}
+    def _stop_if_asked(self) -> None:
+        if self._should_stop() and not self._summary.interrupted:
+            self._summary.interrupted = True
+            for attempt_id in self._running:
+                self._pool.stop(attempt_id, "preempted")
+
+    def _listen(self) -> None:
+        """Write down what workers say, and give up on those that say nothing for too long."""
+        began = time.monotonic()
+        for report in self._pool.reports(timeout_seconds=POLL_SECONDS):
+            self._hear(report)
+        # A machine that slept for hours has not listened for hours: a round counts a second at most
+        waited = min(time.monotonic() - began, 1.0)
+        for attempt_id, running in list(self._running.items()):
+            running.silent_seconds += waited
+            if running.silent_seconds > self._silence_seconds:
+                self._give_up(attempt_id)
 
     def _hand_out(self) -> None:
-        """Give every free worker an attempt, as long as there is one."""
+        """Give every free worker an attempt, as long as there is one and room for it."""
         while self._pool.num_free():
             proposal = self._next_waiting() or self._propose()
-            if proposal is None:
+            if proposal is None or not self._has_room(proposal):
                 return
-            attempt = self._ledger.start_attempt(self._sweep, proposal.config_hash)
+            attempt = self._write(
+                partial(self._ledger.start_attempt, self._sweep, proposal.config_hash)
+            )
             self._running[attempt.id] = _Running(proposal, attempt)
             self._pool.assign(self._assignment(proposal, attempt))
             self._tell("started", proposal)
@@ -122,8 +157,8 @@ class Driver:
             proposal = self._proposer.next(list(self._records.values()))
             if proposal is None:
                 return None
-            state = self._ledger.add_trial(self._sweep, proposal)
-            self._refresh()
+            state = self._write(partial(self._ledger.add_trial, self._sweep, proposal))
+            self._refresh(proposal)
             if state == "queued":
                 return proposal
             self._summary.num_reused += 1
@@ -135,36 +170,78 @@ class Driver:
         return Assignment(
             attempt_id=attempt.id,
             config=proposal.config,
-            checkpoint_dir=self._folder / "checkpoints" / proposal.config_hash,
+            checkpoint_dir=self._checkpoint_dir(proposal.config_hash),
             weights_path=weights if keep else None,
         )
 
+    def _checkpoint_dir(self, config_hash: str) -> Path:
+        return self._folder / "checkpoints" / config_hash
+
     def _hear(self, report: Report) -> None:
         """Write one report down."""
-        running = self._running.get(report.attempt_id)
+        running, content = self._running.get(report.attempt_id), report.content
         if running is None:
+            self._hear_late(report)
             return
-        content = report.content
+        running.silent_seconds = 0.0
         if isinstance(content, Progress):
-            self._ledger.record_progress(
-                report.attempt_id,
-                step=content.step,
-                spent_flops=_spent_flops(running.proposal, content),
-                curve=content.curve,
-                node=report.node,
-                pid=report.pid,
-            )
+            self._write(partial(self._record_progress, report, content, running.proposal))
             self._tell("progress", running.proposal)
         elif isinstance(content, Outcome):
-            del self._running[report.attempt_id]
-            self._ledger.accept(
-                report.attempt_id, content, spent_flops=_spent_flops(running.proposal, content)
-            )
-            self._summary.num_run += content.status != "preempted"
-            self._tell("finished", running.proposal, note=content.reason or "")
+            self._accept(report.attempt_id, content, running.proposal)
         else:
             del self._running[report.attempt_id]
             self._lose(report.attempt_id, running.proposal, content)
+
+    def _record_progress(self, report: Report, content: Progress, proposal: Proposal) -> bool:
+        return self._ledger.record_progress(
+            report.attempt_id,
+            step=content.step,
+            spent_flops=_spent_flops(proposal, content),
+            curve=content.curve,
+            node=report.node,
+            pid=report.pid,
+        )
+
+    def _accept(self, attempt_id: int, outcome: Outcome, proposal: Proposal) -> None:
+        """An attempt ended: its outcome counts from the moment the ledger has it."""
+        spent = _spent_flops(proposal, outcome)
+        self._write(partial(self._ledger.accept, attempt_id, outcome, spent_flops=spent))
+        del self._running[attempt_id]
+        if outcome.status != "preempted":
+            self._summary.num_run += 1
+            clear_checkpoints(self._checkpoint_dir(proposal.config_hash))
+        elif not self._summary.interrupted:
+            time.sleep(POLL_SECONDS)  # it could not go on, for want of room: look again soon
+        self._tell("finished", proposal, note=outcome.reason or "")
+
+    def _hear_late(self, report: Report) -> None:
+        """A worker that was given up woke: what it found is kept as stale and never counted."""
+        late, outcome = self._given_up.get(report.attempt_id), report.content
+        if late is None or not isinstance(outcome, Outcome):
+            return
+        del self._given_up[report.attempt_id]
+        proposal = late.proposal
+        spent = _spent_flops(proposal, outcome)
+        acceptance = self._write(
+            partial(self._ledger.accept, report.attempt_id, outcome, spent_flops=spent)
+        )
+        self._clear_finished()
+        note = f"attempt {late.attempt.number} came too late: {acceptance}, not counted"
+        if acceptance == "conflict":
+            self._summary.notes.append(
+                f"trial {proposal.config_hash}: a late result contradicts the accepted one; "
+                f"`isoflop doctor` shows both"
+            )
+        self._tell("stale", proposal, note=note)
+
+    def _give_up(self, attempt_id: int) -> None:
+        """Fence an attempt whose worker is silent, and put another worker in its place."""
+        running = self._running.pop(attempt_id)
+        self._given_up[attempt_id] = running
+        self._pool.abandon(attempt_id)
+        reason = f"its worker said nothing for {self._silence_seconds:g} s"
+        self._lose(attempt_id, running.proposal, WorkerLost(reason=reason))
 
     def _lose(self, attempt_id: int, proposal: Proposal, content: WorkerLost) -> None:
         """A worker died: try again, unless that happened too often."""
@@ -172,20 +249,63 @@ class Driver:
         attempts = self._records[proposal.config_hash].attempts
         lost = 1 + sum(attempt.state == "lost" for attempt in attempts)
         limit = self._proposer.experiment.workers.max_attempts
-        if lost >= limit:
-            reason = f"{lost} workers died on it (workers.max_attempts is {limit}); "
-            reason += content.reason
-            step = attempts[-1].step if attempts else 0
-            outcome = Outcome(status="failed", reason=reason, steps=step)
-            spent = attempts[-1].spent_flops if attempts else 0.0
-            self._ledger.accept(attempt_id, outcome, spent_flops=spent)
+        if lost < limit:
+            fence = partial(self._ledger.fence, attempt_id, reason=content.reason, state="lost")
+            self._write(fence)
         else:
-            self._ledger.fence(attempt_id, reason=content.reason, state="lost")
+            reason = f"{lost} workers died on it (workers.max_attempts is {limit}); "
+            outcome = Outcome(
+                status="failed",
+                reason=reason + content.reason,
+                steps=attempts[-1].step,
+                curve=attempts[-1].curve,
+            )
+            spent = attempts[-1].spent_flops
+            self._write(partial(self._ledger.accept, attempt_id, outcome, spent_flops=spent))
+            self._summary.num_run += 1
         self._tell("lost", proposal, note=content.reason)
 
+    def _write(self, action: Callable[[], Written]) -> Written:
+        """Write to the ledger; where there is no room for it, wait until there is."""
+        said = False
+        while True:
+            try:
+                return action()
+            except DiskFull as error:
+                if not said:
+                    self._say(f"paused: {error}")
+                    said = True
+                if self._should_stop():
+                    raise KeyboardInterrupt from error
+                time.sleep(POLL_SECONDS)
+
+    def _has_room(self, proposal: Proposal) -> bool:
+        """Whether the disk takes one more attempt besides those that run."""
+        keep = self._proposer.experiment.training.save_weights
+        configs = [proposal.config, *(each.proposal.config for each in self._running.values())]
+        needed = sum(attempt_bytes(config, keep_weights=keep) for config in configs)
+        shortage = find_shortage(self._folder, needed)
+        if shortage is None:
+            self._pause = None
+            return True
+        if self._pause is None:
+            self._say(f"paused: {shortage}; the sweep goes on when there is room")
+        self._pause = shortage
+        return False
+
+    def _clear_finished(self) -> None:
+        """Remove checkpoints of trials that are not run again."""
+        for record in self._records.values():
+            if record.outcome is not None:
+                clear_checkpoints(self._checkpoint_dir(record.config_hash))
+
+    def _refresh(self, proposal: Proposal) -> TrialRecord:
+        record = self._ledger.trial(self._sweep, proposal.config_hash)
+        self._records[proposal.config_hash] = record
+        return record
+
     def _tell(self, kind: str, proposal: Proposal, *, note: str = "") -> None:
-        self._refresh()
-        record = self._records[proposal.config_hash]
+        record = self._refresh(proposal)
         steps = proposal.config.num_steps
         self._watch(SweepEvent(record=record, kind=kind, steps=steps, note=note))
 

@@ -6,9 +6,10 @@ or the news that a worker is gone. Values only; nothing but the driver touches l
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -16,6 +17,7 @@ from typing import Literal, Protocol
 from runners.text import Corpus
 from runners.training import TrainingOptions, run_trial
 from search.trial import Outcome, Progress, TrialConfig
+from spaces.errors import RequestError
 
 StopReason = Literal["preempted", "pruned"]
 
@@ -89,6 +91,9 @@ class Pool(Protocol):
     def stop(self, attempt_id: int, reason: StopReason) -> None:
         """Ask an attempt to save and end at its next step; its outcome says so."""
 
+    def abandon(self, attempt_id: int) -> None:
+        """Put another worker in the place of a silent one; what that still says is reported."""
+
     def close(self) -> None:
         """Let every worker go."""
 
@@ -105,10 +110,46 @@ class StopFlag:
 
 def train_assignment(
     assignment: Assignment, options: WorkerOptions, stop: StopFlag
-) -> Iterator[Report]:
-    """What every worker does with an assignment."""
+) -> Generator[Report]:
+    """What every worker does with an assignment.
+
+    Raises `RequestError` where the trial cannot run here at all. Any other error is news of the
+    attempt: without room on the disk it is preempted, with another error of the disk lost, and what
+    is left is a failure of the trial.
+    """
     node, pid = socket.gethostname(), os.getpid()
-    contents = run_trial(
+    last = Progress(step=0, steps=assignment.config.num_steps, tokens=0, resumed_tokens=0)
+    try:
+        for content in _contents(assignment, options, stop):
+            if isinstance(content, Progress):
+                last = content
+            yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=content)
+    except RequestError:
+        raise
+    except Exception as error:
+        ending = _ending(error, last)
+        yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=ending)
+
+
+def _ending(error: Exception, last: Progress) -> Outcome | WorkerLost:
+    """What an error makes of an attempt that had come so far."""
+    reason = f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return WorkerLost(reason=reason)
+    return Outcome(
+        status="preempted" if isinstance(error, OSError) else "failed",
+        reason=reason,
+        steps=last.step,
+        tokens=last.tokens,
+        resumed_tokens=last.resumed_tokens,
+        curve=last.curve,
+    )
+
+
+def _contents(
+    assignment: Assignment, options: WorkerOptions, stop: StopFlag
+) -> Iterator[Progress | Outcome]:
+    return run_trial(
         assignment.config,
         options.corpus,
         TrainingOptions(
@@ -120,8 +161,6 @@ def train_assignment(
         ),
         should_stop=stop,
     )
-    for content in contents:
-        yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=content)
 
 
 class InlinePool:
@@ -130,7 +169,7 @@ class InlinePool:
     def __init__(self, options: WorkerOptions) -> None:
         self._options = options
         self._stop = StopFlag()
-        self._running: Iterator[Report] | None = None
+        self._running: Generator[Report] | None = None
         self._attempt_id: int | None = None
 
     @property
@@ -154,8 +193,8 @@ class InlinePool:
         if self._running is None:
             return []
         report = next(self._running)
-        if isinstance(report.content, Outcome):
-            self._running.close()  # type: ignore[attr-defined]
+        if isinstance(report.content, Outcome | WorkerLost):
+            self._running.close()
             self._running = self._attempt_id = None
         return [report]
 
@@ -163,6 +202,9 @@ class InlinePool:
         """Flag the attempt, if it is the one that runs."""
         if attempt_id == self._attempt_id:
             self._stop.reason = reason
+
+    def abandon(self, attempt_id: int) -> None:
+        """Never asked: this worker speaks whenever it is listened to."""
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -6,17 +6,22 @@ pool reports its attempt lost and puts a new actor in its place.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
-from ray.exceptions import RayActorError
+from ray.exceptions import RayActorError, RayTaskError
 
 from runners.pool import (
     Assignment,
@@ -27,6 +32,7 @@ from runners.pool import (
     WorkerOptions,
     train_assignment,
 )
+from search.redaction import redact
 from search.trial import Outcome
 from spaces.errors import RequestError
 
@@ -57,6 +63,8 @@ class _Slot:
     actor: Any
     attempt_id: int | None = None
     stream: Any = None
+    is_abandoned: bool = False
+    """Given up as silent: still listened to, never given work again."""
 
 
 class RayPool:
@@ -69,11 +77,21 @@ class RayPool:
         num_workers: int | None,
         cpus_each: int,
         address: str | None = None,
+        insecure: bool = False,
+        scratch: Path | None = None,
     ) -> None:
-        """Start, or join, Ray. Raises `RequestError` where the cluster cannot hold the workers."""
+        """Start, or join, Ray. Raises `RequestError` where the cluster cannot hold the workers, or
+        is another machine's and takes anybody's work (unless ``insecure``).
+
+        ``scratch``: where a local Ray keeps its sockets and logs, removed at the end; a short path.
+        """
         self._options = options
+        self._scratch = scratch
         on_gpu = options.device == "cuda"
-        _start_ray(address, num_cpus=(num_workers or 0) * cpus_each)
+        if address is not None and not insecure:
+            require_authentication(address)
+        with _signal_handlers_kept():
+            _start_ray(address, num_cpus=(num_workers or 0) * cpus_each, scratch=scratch)
         if num_workers is None:
             resources = ray.cluster_resources()
             num_workers = int(resources.get("GPU", 0) if on_gpu else resources["CPU"] // cpus_each)
@@ -94,8 +112,8 @@ class RayPool:
 
     @property
     def num_workers(self) -> int:
-        """Actors."""
-        return len(self._slots)
+        """Actors that take work."""
+        return sum(not slot.is_abandoned for slot in self._slots)
 
     def num_free(self) -> int:
         """Actors without an attempt."""
@@ -122,15 +140,32 @@ class RayPool:
         assert attempt_id is not None
         try:
             report: Report = ray.get(next(slot.stream))
+        except RayTaskError as error:
+            if isinstance(error.cause, RequestError):
+                raise error.cause from None
+            raise
         except (RayActorError, StopIteration) as error:
-            slot.attempt_id = slot.stream = None
-            slot.actor = self._start_actor()
+            self._replace(slot)
             reason = f"the worker died: {str(error).splitlines()[0] if str(error) else 'no reason'}"
             lost = WorkerLost(reason=reason)
             return Report(attempt_id=attempt_id, node="", pid=0, content=lost)
-        if isinstance(report.content, Outcome):
+        if isinstance(report.content, Outcome | WorkerLost):
             slot.attempt_id = slot.stream = None
+            if slot.is_abandoned:
+                self._remove(slot)
         return report
+
+    def _replace(self, slot: _Slot) -> None:
+        """A new actor for one that is gone, unless it has one already."""
+        if slot.is_abandoned:
+            self._slots.remove(slot)
+        else:
+            slot.attempt_id = slot.stream = None
+            slot.actor = self._start_actor()
+
+    def _remove(self, slot: _Slot) -> None:
+        ray.kill(slot.actor)
+        self._slots.remove(slot)
 
     def stop(self, attempt_id: int, reason: StopReason) -> None:
         """Flag the attempt on its actor."""
@@ -138,18 +173,74 @@ class RayPool:
             if slot.attempt_id == attempt_id:
                 slot.actor.stop.remote(attempt_id, reason)
 
+    def abandon(self, attempt_id: int) -> None:
+        """A new actor takes the place; the silent one is told to stop, should it wake.
+
+        The new one asks for no cores, which the silent one still holds; a GPU it must wait for, so
+        there the silent one is killed.
+        """
+        silent = next(slot for slot in self._slots if slot.attempt_id == attempt_id)
+        silent.is_abandoned = True
+        if self._options.device == "cuda":
+            self._remove(silent)
+            self._slots.append(_Slot(actor=self._start_actor()))
+        else:
+            silent.actor.stop.remote(attempt_id, "preempted")
+            spare = self._actor.options(num_cpus=0).remote(self._options)
+            self._slots.append(_Slot(actor=spare))
+
     def close(self) -> None:
-        """Let the actors go and leave Ray."""
+        """Let the actors go, leave Ray, and remove what it kept on the disk."""
         for slot in self._slots:
             ray.kill(slot.actor)
-        ray.shutdown()
+        with _signal_handlers_kept():
+            ray.shutdown()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
-def _start_ray(address: str | None, *, num_cpus: int) -> None:
+def require_authentication(address: str) -> None:
+    """Refuse a Ray of another machine without token authentication.
+
+    Whoever reaches an open Ray cluster runs code on it, and on whoever joins it. Raises
+    `RequestError`.
+    """
+    host = (urlsplit(address if "://" in address else f"ray://{address}").hostname or "").lower()
+    if address in ("auto", "local") or host in ("localhost", "127.0.0.1", "::1"):
+        return
+    places = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or any(
+        place and Path(place).is_file() for place in places
+    )
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and has_token:
+        return
+    raise RequestError(
+        f"a Ray cluster on another machine needs token authentication, but {redact(address)} would "
+        f"be joined without; give both sides the same token (`ray get-auth-token --generate`, then "
+        f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN), or add --insecure"
+    )
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray installs its own handler of SIGTERM; the sweep's own is put back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> None:
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
     try:
         if address is None:
             ray.init(
                 address="local",
+                _temp_dir=None if scratch is None else str(scratch),
                 num_cpus=max(num_cpus, os.cpu_count() or 1),
                 include_dashboard=False,
                 log_to_driver=False,
@@ -159,7 +250,7 @@ def _start_ray(address: str | None, *, num_cpus: int) -> None:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "locally" if address is None else f"at {address}"
-        raise RequestError(f"Ray could not be reached {where}: {error}") from None
+        raise RequestError(redact(f"Ray could not be reached {where}: {error}")) from None
 
 
 def _require(num_workers: int, resource: str, each: int) -> None:

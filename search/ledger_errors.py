@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,8 +36,10 @@ def explaining(path: Path) -> Iterator[None]:
                 f"the same command again"
             ) from error
         if "full" in cause:
+            free = shutil.disk_usage(path.parent).free
             raise DiskFull(
-                f"no room for {path}: {cause}; free some, the sweep then goes on"
+                f"{path} needs up to 1 MB for its next write, and {path.parent} has "
+                f"{free / 1e6:.2f} MB free; make room, and the sweep goes on"
             ) from error
         raise LedgerUnavailable(
             f"{path} failed: {cause}; nothing of this step was written. Check the disk, then give "

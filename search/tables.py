@@ -116,6 +116,7 @@ def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:
         connection.isolation_level = None
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute("PRAGMA foreign_keys=ON")
+        connection.execute("PRAGMA wal_autocheckpoint=200")  # pages: the log stays under 1 MB
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:

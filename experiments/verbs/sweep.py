@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
@@ -28,10 +30,16 @@ from runners.mlflow_view import local_tracking_uri
 from runners.pool import InlinePool, Pool, WorkerOptions
 from runners.text import Corpus
 from search.experiment import Experiment
+from search.lease import LeaseLost
 from search.ledger import Ledger
+from search.ledger_errors import LedgerUnavailable
 from search.proposer import Proposer
 
-MLFLOW_PATIENCE_SECONDS = 120.0
+if TYPE_CHECKING:
+    from runners.projection_thread import ProjectionThread
+
+MLFLOW_PATIENCE_SECONDS = 60.0
+HASTE_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,8 @@ class SweepRunOptions(ExperimentOptions):
     """MLflow tracking server; left out: a SQLite database in the home."""
     take_over: bool = False
     """Go on although another driver, that gave no sign of life for long, holds the home."""
+    insecure: bool = False
+    """Join a Ray cluster of other machines although it has no token authentication."""
 
 
 def run(argv: list[str]) -> int:
@@ -55,40 +65,60 @@ def run(argv: list[str]) -> int:
 
 
 def run_sweep(
-    experiment: Experiment, home: Path, *, tracking_uri: str, take_over: bool = False
+    experiment: Experiment,
+    home: Path,
+    *,
+    tracking_uri: str,
+    take_over: bool = False,
+    insecure: bool = False,
 ) -> SweepSummary:
     """Bring a sweep as far as its experiment asks; returns what this run of it did.
 
     Raises `RequestError` where another driver works on the home.
     """
     ledger = Ledger(home, create=True)
-    with contextlib.closing(ledger), ledger.held(take_over=take_over):
-        return _run_held(experiment, ledger, tracking_uri=tracking_uri)
+    with (
+        contextlib.closing(ledger),
+        ledger.held(take_over=take_over),
+        _stop_signals() as should_stop,
+    ):
+        corpus, ground = prepare_ground(experiment, home)
+        proposer = Proposer(experiment, ground)
+        _begin(ledger, experiment, proposer)
+        with Watcher(trials=experiment.trials) as watcher:
+            watcher.seed(ledger.trials(experiment.name))
+            pool = _open_pool(experiment, corpus, home, insecure=insecure)
+            driver = Driver(
+                sweep=experiment.name,
+                ledger=ledger,
+                proposer=proposer,
+                pool=pool,
+                folder=home / "sweeps" / experiment.name,
+                watch=watcher,
+                say=talk,
+                should_stop=should_stop,
+            )
+            return _drive(driver, pool, ledger, _project(ledger, experiment.name, tracking_uri))
 
 
-def _run_held(experiment: Experiment, ledger: Ledger, *, tracking_uri: str) -> SweepSummary:
-    home = ledger.home
-    corpus, ground = prepare_ground(experiment, home)
-    proposer = Proposer(experiment, ground)
-    _begin(ledger, experiment, proposer)
-    with Watcher(trials=experiment.trials) as watcher, _stop_signals() as should_stop:
-        watcher.seed(ledger.trials(experiment.name))
-        pool = _open_pool(experiment, corpus)
-        projection = _project(ledger, experiment.name, tracking_uri)
-        driver = Driver(
-            sweep=experiment.name,
-            ledger=ledger,
-            proposer=proposer,
-            pool=pool,
-            folder=home / "sweeps" / experiment.name,
-            watch=watcher,
-            should_stop=should_stop,
-        )
+def _drive(
+    driver: Driver, pool: Pool, ledger: Ledger, projection: ProjectionThread
+) -> SweepSummary:
+    """Run to the end or to a stop; whatever the end, no attempt is left running on paper."""
+    patience = MLFLOW_PATIENCE_SECONDS
+    try:
         try:
             summary = driver.run()
         finally:
             pool.close()
-        problem = projection(summary.interrupted)
+    except BaseException as error:
+        with contextlib.suppress(LedgerUnavailable, LeaseLost):
+            ledger.fence_all(reason=f"its driver stopped at once ({type(error).__name__})")
+            projection.finish(interrupted=True, timeout_seconds=HASTE_SECONDS)
+        if not isinstance(error, KeyboardInterrupt):
+            raise
+        return SweepSummary(interrupted=True)
+    problem = projection.finish(interrupted=summary.interrupted, timeout_seconds=patience)
     if problem:
         summary.notes.append(f"{problem}; the same command fills in what MLflow lacks")
     return summary
@@ -103,20 +133,20 @@ def _begin(ledger: Ledger, experiment: Experiment, proposer: Proposer) -> None:
         text_fingerprint=proposer.ground.text_fingerprint,
         code_version=now,
     )
+    fenced = ledger.fence_all(reason="its driver is gone")
+    if fenced:
+        talk(f"{fenced} attempt{'s' * (fenced > 1)} of an earlier run did not end; tried again")
     if before is None:
         return
     if before.code_version != now:
         talk(f"code changed since this sweep last ran: {before.code_version}, now {now}")
-    fenced = ledger.fence_all(reason="its driver is gone")
-    if fenced:
-        talk(f"{fenced} attempt{'s' * (fenced > 1)} of an earlier run did not end; tried again")
     records = ledger.trials(experiment.name)
     reasons = {record.config_hash: proposer.why_set_aside(record) for record in records}
     ledger.set_aside(experiment.name, reasons)
     report_set_aside(reasons)
 
 
-def _open_pool(experiment: Experiment, corpus: Corpus) -> Pool:
+def _open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: bool) -> Pool:
     workers = experiment.workers
     options = WorkerOptions(
         corpus=corpus,
@@ -133,20 +163,25 @@ def _open_pool(experiment: Experiment, corpus: Corpus) -> Pool:
         num_workers=workers.count,
         cpus_each=workers.cpus_each,
         address=workers.address,
+        insecure=insecure,
+        scratch=_ray_scratch(home) if workers.address is None else None,
     )
 
 
-def _project(ledger: Ledger, sweep: str, uri: str) -> Callable[[bool], str | None]:
-    """Start sending to MLflow; the returned function sends the rest and says what went wrong."""
+def _ray_scratch(home: Path) -> Path:
+    """Where the home's Ray keeps sockets and logs: one short path, so that a killed driver's
+    leftovers are found by the next."""
+    digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]
+    return Path(tempfile.gettempdir()) / f"isoflop-{digest}"
+
+
+def _project(ledger: Ledger, sweep: str, uri: str) -> ProjectionThread:
+    """Start sending to MLflow."""
     from runners.projection_thread import ProjectionThread
 
     thread = ProjectionThread(ledger, sweep, tracking_uri=uri)
     thread.start()
-
-    def finish(interrupted: bool) -> str | None:
-        return thread.finish(interrupted=interrupted, timeout_seconds=MLFLOW_PATIENCE_SECONDS)
-
-    return finish
+    return thread
 
 
 def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:

@@ -22,6 +22,7 @@ class ScriptedPool:
         self._pending: list[Report] = []
         self.assignments: list[Assignment] = []
         self.stopped: list[int] = []
+        self.abandoned: list[int] = []
 
     @property
     def num_workers(self) -> int:
@@ -48,6 +49,9 @@ class ScriptedPool:
             else report
             for report in self._pending
         ]
+
+    def abandon(self, attempt_id: int) -> None:
+        self.abandoned.append(attempt_id)
 
     def close(self) -> None:
         self._pending = []
@@ -77,7 +81,7 @@ def drive(
     should_stop: Callable[[], bool] = lambda: False,
 ) -> tuple[SweepSummary, Ledger, ScriptedPool, list[SweepEvent]]:
     ledger = open_ledger(home, experiment)
-    pool, events = ScriptedPool(script), list[SweepEvent]()
+    pool, events, said = ScriptedPool(script), list[SweepEvent](), list[str]()
     driver = Driver(
         sweep=experiment.name,
         ledger=ledger,
@@ -85,6 +89,7 @@ def drive(
         pool=pool,
         folder=home / "sweeps",
         watch=events.append,
+        say=said.append,
         should_stop=should_stop,
     )
     return driver.run(), ledger, pool, events
