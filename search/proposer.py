@@ -1,8 +1,10 @@
 """Which trial next? A pure function of the experiment and of what is known.
 
-A *cell* is one arm at one budget; it has its own study. Cells take turns: the one with the fewest
-trials is next. Each cell starts with its baselines, then its sampler proposes; a proposal whose
-identity is known already, or that no shape can meet, is passed over for the sampler's next.
+Arms are tuned first where the experiment asks for it. Then cells (one arm at one budget) take
+turns: the one with the fewest trials is next. Each starts with its baselines, then its sampler
+proposes; a proposal whose identity is known already, that no shape can meet or that breaks a known
+limit is passed over for the sampler's next. The last trials check the tuned rates at the largest
+budget and repeat the leaders with other seeds.
 """
 
 from __future__ import annotations
@@ -10,153 +12,42 @@ from __future__ import annotations
 import itertools
 import math
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import get_args
+from collections.abc import Iterator, Mapping, Sequence
 
+from search.baselines import baselines
+from search.caps import committed_flops, flops_cap_reached
+from search.cells import (
+    Cell,
+    cell_axes,
+    cell_of,
+    changed_fields,
+    require_within_limits,
+    resolve,
+)
+from search.cells import Ground as Ground
+from search.choice import FAILED_STATES, around_leaders, choose
+from search.denoised import ArmModels
 from search.experiment import Experiment
 from search.ledger import TrialRecord
-from search.recipe import recipe
-from search.study import AxisValue, Observation, candidates
-from search.trial import Precision, Proposal, Purpose, SearchArm, TrialConfig
-from spaces.architecture import UNIT_STEP_SCALE_INIT, Arm, CommonFields
-from spaces.budget import Axes, Axis, Budget, axes_of, solve
+from search.limits import graded_limits
+from search.replicates import next_replicate, owed_replicates
+from search.stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
+from search.study import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
+from search.trial import Proposal, Purpose, SearchArm
+from search.tuning import RATE, STEP_SCALE, possible_rates, transferred
 from spaces.errors import InfeasibleError, RequestError
-from spaces.parameters import count_parameters
 
-MAX_REPEATS = 40
-"""Proposals of a sampler that may be known or infeasible before the grid is searched."""
+MAX_ASKS = 200
+"""Points asked of a sampler, per candidate wanted, before the grid is searched."""
+
+MAX_DUPLICATE_ASKS = 40
+"""The same for Optuna's GP, whose asks are slow."""
+
+OFF_BUDGET_EXCESS = 1.0
+"""What a sampler is told of a point that no size or number of tokens brings onto the budget."""
 
 MAX_GRID = 20_000
 """Points of a cell's grid that are looked at for one that is new and feasible."""
-
-BASELINE_TOKENS_PER_PARAMETER = 20.0
-"""The compute-optimal ratio of Hoffmann et al. (arXiv 2203.15556), where a baseline stands."""
-
-_SHAPE = ("num_layers", "d_model")
-
-SHAPE_AXES: tuple[Axis, ...] = get_args(Axis)
-"""The axes that the solver turns into a shape; the others are choices of training."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ground:
-    """What a proposal rests on besides the experiment: the text as prepared, and the precision."""
-
-    text_fingerprint: str
-    """Identity of corpus, split and tokenizer."""
-    vocab_size: int
-    """Symbols of the tokenizer."""
-    num_validation_sequences: int
-    """Validation windows of the experiment's context length that exist."""
-    precision: Precision
-    """Arithmetic of the workers' device, where the experiment leaves it open."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One arm at one budget."""
-
-    arm: SearchArm
-    budget: Budget
-
-
-def cell_of(proposal: Proposal) -> Cell:
-    """The cell that a proposal belongs to."""
-    return Cell(arm=proposal.arm, budget=proposal.budget)
-
-
-def model_arm(arm: SearchArm) -> Arm:
-    """The architecture's arm; the unrolled family is of the standard arm."""
-    return "standard" if arm == "unrolled" else arm
-
-
-def cell_axes(experiment: Experiment, arm: SearchArm) -> dict[str, tuple[AxisValue, ...]]:
-    """The axes that an arm has, with the experiment's values; axes it lacks are absent."""
-    names: list[str] = list(axes_of(model_arm(arm), experiment.budget.solve))
-    if arm == "unrolled":
-        names.insert(0, "num_loops")
-    names.append("learning_rate_multiplier")
-    if arm in ("dual", "loop", "wide"):
-        names.append("step_scale_init")
-    if arm == "dual":
-        names.append("gate_mode")
-    axes: dict[str, tuple[AxisValue, ...]] = {
-        name: tuple(getattr(experiment.axes, name)) for name in names
-    }
-    if arm == "unrolled":
-        axes["num_loops"] = tuple(k for k in experiment.axes.num_loops if k > 1) or (1,)
-    return axes
-
-
-def resolve(
-    experiment: Experiment,
-    ground: Ground,
-    cell: Cell,
-    axes: dict[str, AxisValue],
-    *,
-    purpose: Purpose,
-    init_seed: int | None = None,
-    data_seed: int | None = None,
-) -> Proposal:
-    """Axis values to a configuration on the budget. Raises `InfeasibleError`."""
-    shape = {name: axes[name] for name in SHAPE_AXES if name in axes}
-    if cell.arm == "unrolled":
-        shape["num_layers"] = int(shape["num_layers"]) * int(shape.pop("num_loops"))
-    fixed = experiment.architecture
-    solution = solve(
-        cell.budget,
-        arm=model_arm(cell.arm),
-        mode=experiment.budget.solve,
-        axes=Axes(**shape),  # type: ignore[arg-type]
-        common=CommonFields(
-            head_dim=fixed.head_dim,
-            context_length=fixed.context_length,
-            vocab_size=ground.vocab_size,
-            gate_mode=axes.get("gate_mode", "independent"),  # type: ignore[arg-type]
-            loop_output=fixed.loop_output,
-            wide_attention=fixed.wide_attention,
-            qk_norm=fixed.qk_norm,
-            rope_base=fixed.rope_base,
-            norm_epsilon=fixed.norm_epsilon,
-            step_scale_init=float(axes.get("step_scale_init", UNIT_STEP_SCALE_INIT)),
-            gate_bias_init=fixed.gate_bias_init,
-        ),
-        ffn_multiple=fixed.ffn_multiple,
-    )
-    training = recipe(
-        experiment.training,
-        arm=cell.arm,
-        architecture=solution.architecture,
-        train_flops=float(solution.train_flops),
-        tokens=solution.tokens,
-        multiplier=float(axes["learning_rate_multiplier"]),
-        precision=ground.precision,
-    )
-    config = TrialConfig(
-        architecture=solution.architecture,
-        tokens=solution.tokens,
-        training=training,
-        text_fingerprint=ground.text_fingerprint,
-        eval_sequences=experiment.training.eval_sequences,
-        eval_points=experiment.training.eval_points,
-        init_seed=experiment.seeds.init if init_seed is None else init_seed,
-        data_seed=experiment.seeds.data if data_seed is None else data_seed,
-    )
-    if config.num_steps < experiment.training.min_steps:
-        raise InfeasibleError(
-            f"a trial needs at least {experiment.training.min_steps} steps, but {config.tokens} "
-            f"tokens give {config.num_steps}; use a larger budget or a smaller shape"
-        )
-    return Proposal(
-        config=config,
-        arm=cell.arm,
-        budget=cell.budget,
-        axes=axes,
-        purpose=purpose,
-        nominal_alpha=solution.nominal_alpha,
-        attained_alpha=solution.attained_alpha,
-    )
 
 
 class Proposer:
@@ -173,46 +64,55 @@ class Proposer:
             )
         self.experiment = experiment
         self.ground = ground
+        self.stopped_by: str | None = None
+        """The cap that the last `next` stopped at."""
         self.cells = [
             Cell(arm=arm, budget=budget)
             for budget in experiment.budget.budgets()
             for arm in experiment.arms
         ]
+        self._models = ArmModels()
         self._exhausted: set[Cell] = set()
+        self._excesses: dict[str, float] = {}
         self._why_not: dict[Cell, str] = {}
-        self._known_baselines: dict[Cell, list[Proposal]] = {}
+        self._baselines: dict[tuple[Cell, tuple[object, ...]], list[Proposal]] = {}
 
-    def next(self, records: Sequence[TrialRecord]) -> Proposal | None:
-        """The next trial, or None when the sweep has all it asks for or all there is.
+    def next(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> Proposal | None:
+        """The next trial, or None: the sweep has all it asks for or all there is, must wait for
+        results that decide what comes, or has reached a cap (`stopped_by`).
 
+        ``foresee`` does not wait: it proposes as if what is open turned out as the defaults.
         Raises `RequestError` where no cell of the experiment admits a single trial.
         """
+        self.stopped_by = None
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
             return None
         known = {record.config_hash for record in records}
-        by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
-        for record in counted:
-            by_cell[cell_of(record.proposal)].append(record)
-        for cell in sorted(self.cells, key=lambda cell: len(by_cell[cell])):
-            if cell in self._exhausted:
-                continue
-            proposal = self._propose(cell, by_cell[cell], known)
-            if proposal is not None:
-                return proposal
-            self._exhausted.add(cell)
-        if not counted:
-            reasons = sorted(set(self._why_not.values()))
-            raise RequestError(f"no trial fits this experiment: {reasons[0]}")
-        return None
+        proposal = self._by_stage(counted, known, foresee)
+        if proposal is None:
+            return None
+        committed = committed_flops(records)
+        self.stopped_by = flops_cap_reached(
+            self.experiment.limits, committed, float(proposal.train_flops)
+        )
+        return None if self.stopped_by else proposal
 
     def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
-        """Whether the sampler would use results of the cell to propose after these records."""
+        """Whether results still to come would change what is proposed after these records."""
+        if proposal.purpose == "replicate":
+            return True
+        settings = self.experiment.search
+        tuned = self.experiment.tuning.learning_rate_multipliers
+        if proposal.purpose == "tuning":
+            first = proposal.axes.get(RATE) in tuned and self._is_smallest(proposal)
+            return not first or bool(self.experiment.tuning.step_scale_inits)
+        if tuned:
+            return True
         cell = cell_of(proposal)
         before = sum(cell_of(record.proposal) == cell for record in records)
-        search = self.experiment.search
-        adapts = search.sampler in ("tpe", "gp") and proposal.purpose == "search"
-        return adapts and before >= search.startup_trials
+        adapts = settings.sampler in CHOOSING_SAMPLERS and proposal.purpose == "search"
+        return adapts and before >= settings.startup_trials
 
     def why_set_aside(self, record: TrialRecord) -> str | None:
         """Why a recorded trial is no part of the experiment as it is now; None if it is."""
@@ -220,16 +120,14 @@ class Proposer:
         cell = cell_of(proposal)
         if cell not in self.cells:
             return f"{cell.arm} at {cell.budget.train_flops:.3g} FLOPs is no longer asked for"
-        axes = cell_axes(self.experiment, cell.arm)
+        allowed = self._allowed_values(cell.arm)
         for name, value in proposal.axes.items():
-            if value not in axes.get(name, ()):
+            if value not in allowed.get(name, ()):
                 return f"axes.{name} no longer holds {value}"
         try:
-            again = resolve(
-                self.experiment,
-                self.ground,
+            again = self.resolve(
                 cell,
-                dict(proposal.axes),
+                proposal.axes,
                 purpose=proposal.purpose,
                 init_seed=proposal.config.init_seed,
                 data_seed=proposal.config.data_seed,
@@ -240,106 +138,288 @@ class Proposer:
             return None
         return "changed since: " + ", ".join(changed_fields(proposal.config, again.config))
 
-    def _propose(
-        self, cell: Cell, records: Sequence[TrialRecord], known: set[str]
-    ) -> Proposal | None:
-        """The first of the cell's candidates that is new and on the budget."""
-        for proposal in self._baselines(cell):
-            if proposal.config_hash not in known:
-                return proposal
-        axes = cell_axes(self.experiment, cell.arm)
-        search = self.experiment.search
-        sampled = candidates(
+    def resolve(
+        self,
+        cell: Cell,
+        axes: Mapping[str, AxisValue],
+        *,
+        purpose: Purpose,
+        init_seed: int | None = None,
+        data_seed: int | None = None,
+    ) -> Proposal:
+        """Axis values to a configuration within the limits. Raises `InfeasibleError`."""
+        proposal = resolve(
+            self.experiment,
+            self.ground,
+            cell,
             axes,
-            [_observe(record) for record in records],
-            sampler=search.sampler,
-            startup_trials=search.startup_trials,
-            seed=self._seed(cell, len(records)),
+            purpose=purpose,
+            init_seed=init_seed,
+            data_seed=data_seed,
         )
-        ways = itertools.chain(
-            itertools.islice(sampled, MAX_REPEATS), itertools.islice(_grid(axes), MAX_GRID)
-        )
-        for value in ways:
-            proposal = self._resolve(cell, value, purpose="search")
+        require_within_limits(self.experiment, proposal)
+        return proposal
+
+    # Stages
+
+    def _by_stage(
+        self, records: list[TrialRecord], known: set[str], foresee: bool
+    ) -> Proposal | None:
+        tuned: dict[SearchArm, TunedArm] = {}
+        for arm in self.experiment.arms:
+            stage = self._tune(arm, records)
+            if stage.proposal is not None:
+                return stage.proposal
+            if stage.tuned is not None:
+                tuned[arm] = stage.tuned
+            elif foresee:
+                tuned[arm] = TunedArm()
+        left = self.experiment.trials - len(records)
+        checks, repeats = self._owed(records, tuned)
+        if left <= len(checks) + len(repeats):
+            return self._last_stage(records, known, checks, repeats)
+        return self._search(records, known, tuned)
+
+    def _tune(self, arm: SearchArm, records: list[TrialRecord]) -> Stage:
+        settings = self.experiment.tuning
+        if not settings.learning_rate_multipliers:
+            return Stage(tuned=TunedArm())
+        cell = min((c for c in self.cells if c.arm == arm), key=lambda c: c.train_flops)
+        axes = cell_axes(self.experiment, arm)
+        start = self._cell_baselines(cell, axes)
+        if not start:
+            return Stage(tuned=TunedArm())
+
+        def at(point: dict[str, AxisValue]) -> Proposal | None:
+            return self._try(cell, dict(start[0].axes) | point, purpose="tuning")
+
+        return tune(settings, at, records, has_step_scale=STEP_SCALE in axes)
+
+    def _owed(
+        self, records: list[TrialRecord], tuned: Mapping[SearchArm, TunedArm]
+    ) -> tuple[list[EdgeCheck], list[float]]:
+        """Checks of tuned rates at the largest budget, and replicates, that are still to come."""
+        budgets = sorted({cell.train_flops for cell in self.cells})
+        checks = edge_checks(self.experiment.tuning, tuned, records, largest=budgets[-1])
+        per_budget = self.experiment.search.replicates_per_budget
+        return checks, owed_replicates(records, budgets, per_budget=per_budget)
+
+    def _last_stage(
+        self,
+        records: list[TrialRecord],
+        known: set[str],
+        checks: list[EdgeCheck],
+        repeats: list[float],
+    ) -> Proposal | None:
+        for check in checks:
+            leader = check.leader.proposal
+            point = dict(leader.axes) | {RATE: check.multiplier}
+            proposal = self._try(cell_of(leader), point, purpose="tuning")
             if proposal is not None and proposal.config_hash not in known:
                 return proposal
+        for budget in repeats:
+            found = next_replicate(records, budget, leaders=self.experiment.search.leaders)
+            if found is None:
+                continue
+            original, number = found
+            config, cell = original.proposal.config, cell_of(original.proposal)
+            for seed in itertools.count(number):
+                proposal = resolve(
+                    self.experiment,
+                    self.ground,
+                    cell,
+                    original.proposal.axes,
+                    purpose="replicate",
+                    init_seed=config.init_seed + seed,
+                    data_seed=config.data_seed + seed,
+                )
+                if proposal.config_hash not in known:
+                    return proposal
         return None
 
-    def _resolve(
-        self, cell: Cell, axes: dict[str, AxisValue], *, purpose: Purpose
+    # Search
+
+    def _search(
+        self,
+        records: list[TrialRecord],
+        known: set[str],
+        tuned: Mapping[SearchArm, TunedArm],
+    ) -> Proposal | None:
+        by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
+        for record in records:
+            by_cell[cell_of(record.proposal)].append(record)
+        ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
+        for cell in sorted(ready, key=lambda cell: len(by_cell[cell])):
+            proposal = self._propose(cell, records, by_cell[cell], known, tuned[cell.arm])
+            if proposal is not None:
+                return proposal
+            self._exhausted.add(cell)
+        if not records and self._why_not:
+            reasons = sorted(set(self._why_not.values()))
+            raise RequestError(f"no trial fits this experiment: {reasons[0]}")
+        return None
+
+    def _propose(
+        self,
+        cell: Cell,
+        records: list[TrialRecord],
+        mine: list[TrialRecord],
+        known: set[str],
+        tuned: TunedArm,
+    ) -> Proposal | None:
+        """The cell's baseline, or the best of its candidates that are new and feasible."""
+        axes = self._axes(cell.arm, tuned)
+        for proposal in self._cell_baselines(cell, axes):
+            if proposal.config_hash not in known:
+                return proposal
+        settings = self.experiment.search
+        models = settings.sampler == "tpe" and settings.candidates > 1
+        past_startup = len(mine) >= settings.startup_trials
+        model = self._models.model(cell.arm, records) if models and past_startup else None
+        wanted = 1 if model is None else settings.candidates
+        found = self._sampled(cell, axes, mine, known, wanted=wanted)
+        if model is not None:
+            seed = f"{self._seed(cell)}/{len(mine)}"
+            near = around_leaders(axes, cell, records, seed=seed)
+            found |= self._feasible(cell, near, known)
+        if not found:
+            return next(iter(self._feasible(cell, _grid(axes), known, limit=1).values()), None)
+        if model is None:
+            return next(iter(found.values()))
+        return choose(list(found.values()), cell, records, model=model, models=self._models)
+
+    def _sampled(
+        self,
+        cell: Cell,
+        axes: Mapping[str, tuple[AxisValue, ...]],
+        mine: list[TrialRecord],
+        known: set[str],
+        *,
+        wanted: int,
+    ) -> dict[str, Proposal]:
+        """New and feasible proposals of the sampler, by configuration hash."""
+        settings = self.experiment.search
+        study = CellStudy(
+            axes,
+            [_observe(record, self._excess(record.proposal)) for record in mine],
+            sampler=settings.sampler,
+            startup_trials=settings.startup_trials,
+            seed=self._seed(cell),
+        )
+        found: dict[str, Proposal] = {}
+        asks = MAX_DUPLICATE_ASKS if settings.sampler == "gp" else MAX_ASKS
+        for _ in range(MAX_GRID if settings.sampler == "grid" else asks):
+            point = study.ask()
+            if point is None or len(found) == wanted:
+                break
+            try:
+                proposal = resolve(self.experiment, self.ground, cell, point, purpose="search")
+            except InfeasibleError as error:
+                self._why_not[cell] = str(error)
+                study.refuse(OFF_BUDGET_EXCESS)
+                continue
+            excess = self._excess(proposal)
+            if excess > 0:
+                study.refuse(excess)
+            elif proposal.config_hash not in known:
+                found[proposal.config_hash] = proposal
+        return found
+
+    def _feasible(
+        self,
+        cell: Cell,
+        points: Iterator[dict[str, AxisValue]],
+        known: set[str],
+        *,
+        limit: int = MAX_GRID,
+    ) -> dict[str, Proposal]:
+        """Proposals at points that are new and feasible, by configuration hash."""
+        found: dict[str, Proposal] = {}
+        for point in itertools.islice(points, MAX_GRID):
+            proposal = self._try(cell, point, purpose="search")
+            if proposal is not None and proposal.config_hash not in known:
+                found[proposal.config_hash] = proposal
+                if len(found) == limit:
+                    break
+        return found
+
+    def _try(
+        self, cell: Cell, axes: Mapping[str, AxisValue], *, purpose: Purpose
     ) -> Proposal | None:
         """The proposal at a point of the axes; None, and the reason kept, where none fits."""
         try:
-            return resolve(self.experiment, self.ground, cell, axes, purpose=purpose)
+            return self.resolve(cell, axes, purpose=purpose)
         except InfeasibleError as error:
             self._why_not[cell] = str(error)
             return None
 
-    def _baselines(self, cell: Cell) -> list[Proposal]:
-        """What a cell starts with: the shape nearest to 20 tokens per parameter.
+    def _excess(self, proposal: Proposal) -> float:
+        """How far a proposal lies beyond the known limits, ln(value / limit); negative within."""
+        key = proposal.config_hash
+        if key not in self._excesses:
+            limits, least = self.experiment.limits, self.experiment.training.min_steps
+            grades = graded_limits(limits, proposal.config, min_steps=least)
+            self._excesses[key] = max(grades.values())
+        return self._excesses[key]
 
-        Axes other than the shape stand in their middle. The standard arm starts with three depths:
-        the nearest one, the least and the greatest, each with its nearest width.
-        """
-        if cell in self._known_baselines:
-            return self._known_baselines[cell]
-        axes = cell_axes(self.experiment, cell.arm)
-        middle = {name: values[len(values) // 2] for name, values in axes.items()}
-        shapes = [
-            dict(zip(_SHAPE, point, strict=True))
-            for point in itertools.product(*(axes.get(name, (None,)) for name in _SHAPE))
-        ]
-        resolved = [
-            self._resolve(
-                cell, middle | {k: v for k, v in shape.items() if v is not None}, purpose="baseline"
+    # Axes
+
+    def _axes(self, arm: SearchArm, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
+        """The arm's axes, around what was tuned."""
+        axes = cell_axes(self.experiment, arm)
+        axes[RATE] = transferred(axes[RATE], tuned.learning_rate_multiplier)
+        if tuned.step_scale_init is not None:
+            axes[STEP_SCALE] = (tuned.step_scale_init,)
+        return axes
+
+    def _allowed_values(self, arm: SearchArm) -> dict[str, set[AxisValue]]:
+        """What a recorded trial's axes may hold."""
+        axes = cell_axes(self.experiment, arm)
+        allowed: dict[str, set[AxisValue]] = {name: set(values) for name, values in axes.items()}
+        settings = self.experiment.tuning
+        if settings.learning_rate_multipliers:
+            allowed[RATE] |= possible_rates(settings, axes[RATE])
+            if STEP_SCALE in allowed:
+                allowed[STEP_SCALE] |= set(settings.step_scale_inits)
+        return allowed
+
+    def _cell_baselines(
+        self, cell: Cell, axes: Mapping[str, tuple[AxisValue, ...]]
+    ) -> list[Proposal]:
+        key = (cell, tuple(axes.items()))
+        if key not in self._baselines:
+            self._baselines[key] = baselines(
+                cell.arm, axes, lambda point: self._try(cell, point, purpose="baseline")
             )
-            for shape in shapes
-        ]
-        ordered = sorted((each for each in resolved if each is not None), key=_distance_to_ratio)
-        chosen = ordered[:1]
-        if cell.arm == "standard":
-            for depth in (axes["num_layers"][0], axes["num_layers"][-1]):
-                at_depth = [each for each in ordered if each.axes["num_layers"] == depth]
-                chosen += [each for each in at_depth[:1] if each not in chosen]
-        self._known_baselines[cell] = chosen
-        return chosen
+        return self._baselines[key]
 
-    def _seed(self, cell: Cell, count: int) -> int:
-        text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}/{count}"
+    def _is_smallest(self, proposal: Proposal) -> bool:
+        return cell_of(proposal).train_flops == min(cell.train_flops for cell in self.cells)
+
+    def _seed(self, cell: Cell) -> int:
+        text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"
         return zlib.crc32(text.encode())
 
 
-def changed_fields(before: TrialConfig, after: TrialConfig) -> list[str]:
-    """Names of the fields in which two configurations differ."""
-    names = [
-        name
-        for name in ("tokens", "text_fingerprint", "eval_sequences", "eval_points")
-        if getattr(before, name) != getattr(after, name)
-    ]
-    for part in ("architecture", "training"):
-        old, new = getattr(before, part), getattr(after, part)
-        names += [f"{part}.{key}" for key in vars(old) if vars(old)[key] != vars(new)[key]]
-    if before.record_version != after.record_version:
-        names.append("record_version (what a record means changed with the code)")
-    return names
+def _observe(record: TrialRecord, excess: float) -> Observation:
+    """A record as the study sees it."""
+    axes, outcome = record.proposal.axes, record.outcome
+    if record.is_result and outcome is not None:
+        return Observation(axes=axes, loss=outcome.loss_nats, excess=excess)
+    if record.state == "pruned":
+        curve = {p.step: p.val_loss_nats for p in record.curve if p.val_loss_nats is not None}
+        return Observation(axes=axes, loss=None, excess=excess, pruned_losses=curve)
+    failure = _severity(record) if record.state in FAILED_STATES else -1.0
+    return Observation(axes=axes, loss=None, excess=excess, failure=failure)
 
 
-def _distance_to_ratio(proposal: Proposal) -> float:
-    """How far a proposal is from the baseline's tokens per parameter, in log units."""
-    total = count_parameters(proposal.config.architecture).total
-    return abs(math.log(proposal.config.tokens / total / BASELINE_TOKENS_PER_PARAMETER))
+def _severity(record: TrialRecord) -> float:
+    """How badly a trial failed: 2 at its first step, near 1 at its last."""
+    done = record.outcome.steps if record.outcome else 0
+    return 2.0 - min(1.0, done / record.proposal.config.num_steps)
 
 
-def _observe(record: TrialRecord) -> Observation:
-    if record.is_result and record.outcome is not None:
-        loss = record.outcome.loss_nats
-        return Observation(axes=record.proposal.axes, loss=loss)
-    if record.state in ("diverged", "out_of_memory", "failed"):
-        return Observation(axes=record.proposal.axes, loss=None, violations={record.state: 1.0})
-    return Observation(axes=record.proposal.axes, loss=None)
-
-
-def _grid(axes: dict[str, tuple[AxisValue, ...]]) -> Iterator[dict[str, AxisValue]]:
+def _grid(axes: Mapping[str, tuple[AxisValue, ...]]) -> Iterator[dict[str, AxisValue]]:
     """The grid in an order that spreads: a stride coprime to its size."""
     sizes = [len(values) for values in axes.values()]
     total = math.prod(sizes)

@@ -8,7 +8,7 @@ in whole sequences: one fixed batch over all budgets would bias the exponents of
 
 from __future__ import annotations
 
-from search.experiment import TrainingSettings
+from search.settings import TrainingSettings
 from search.trial import Precision, SearchArm, TrainingRecipe
 from spaces.architecture import Architecture
 

@@ -1,0 +1,62 @@
+"""How much has a sweep spent, and may it spend more? FLOPs and worker-hours, counted from records.
+
+What another sweep of the home already paid (a reused result) costs this one nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.denoised import is_pending
+from search.ledger import TrialRecord
+from search.settings import LimitSettings
+
+SECONDS_PER_HOUR = 3600.0
+
+
+def spent_flops(record: TrialRecord) -> float:
+    """Training FLOPs that the attempts at a trial spent, lost ones included."""
+    if record.state == "reused":
+        return 0.0
+    return sum(attempt.spent_flops for attempt in record.attempts)
+
+
+def committed_flops(records: Iterable[TrialRecord]) -> float:
+    """Spent, plus what the trials that wait or run will have spent at most when they end."""
+    total = 0.0
+    for record in records:
+        if is_pending(record):
+            # a trial that starts again pays in full, besides what earlier attempts spent
+            ended = [each for each in record.attempts if each.state != "running"]
+            total += sum(each.spent_flops for each in ended) + record.proposal.train_flops
+        else:
+            total += spent_flops(record)
+    return total
+
+
+def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
+    """Worker-hours of all attempts; ``now`` (Unix seconds) ends those that run."""
+    return sum(
+        ((now if attempt.ended_at is None else attempt.ended_at) - attempt.started_at)
+        / SECONDS_PER_HOUR
+        for record in records
+        if record.state != "reused"
+        for attempt in record.attempts
+    )
+
+
+def flops_cap_reached(limits: LimitSettings, committed: float, next_flops: float) -> str | None:
+    """Why no trial of that cost may start; None where it may."""
+    if limits.max_flops is None or committed + next_flops <= limits.max_flops:
+        return None
+    return (
+        f"limits.max_flops is {limits.max_flops:.4g}: {committed:.4g} are spent or committed, and "
+        f"the next trial costs {next_flops:.4g}"
+    )
+
+
+def hours_cap_reached(limits: LimitSettings, hours: float) -> str | None:
+    """Why the sweep must stop now; None while it may go on."""
+    if limits.max_hours is None or hours < limits.max_hours:
+        return None
+    return f"limits.max_hours is {limits.max_hours:g}, and {hours:.3g} worker-hours are spent"

@@ -1,0 +1,104 @@
+"""What do an arm's results say together? One surrogate per arm, over all its budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.ledger import TrialRecord
+from search.surrogate import MIN_RESULTS, Surrogate, features_of, milestone
+from search.trial import Proposal, SearchArm
+
+Floats = NDArray[np.float64]
+
+
+class ArmModels:
+    """Surrogates of the arms of a sweep; remembers what is costly and changes rarely."""
+
+    def __init__(self) -> None:
+        self._features: dict[str, list[float]] = {}
+        self._fitted: dict[tuple[tuple[str, float], ...], Floats] = {}
+
+    def features(self, proposals: Sequence[Proposal]) -> Floats:
+        """Features of each proposal, as rows."""
+        for proposal in proposals:
+            if proposal.config_hash not in self._features:
+                self._features[proposal.config_hash] = features_of(proposal)
+        return np.array([self._features[proposal.config_hash] for proposal in proposals])
+
+    def model(self, arm: SearchArm, records: Sequence[TrialRecord]) -> Surrogate | None:
+        """The surrogate of an arm; None with too few results.
+
+        Hyperparameters are fitted at milestones, to the first so many results: they are a function
+        of the records too. A trial that still runs counts as measured at what is expected of it.
+        """
+        mine = sorted(
+            (record for record in records if record.proposal.arm == arm), key=lambda r: r.number
+        )
+        results = [record for record in mine if record.is_result]
+        if len(results) < MIN_RESULTS:
+            return None
+        model = self._condition(results, self._hyperparameters(results))
+        pending = [record.proposal for record in mine if is_pending(record)]
+        return model.believing(self.features(pending)) if pending else model
+
+    def _hyperparameters(self, results: list[TrialRecord]) -> Floats:
+        first = results[: milestone(len(results))]
+        key = tuple((record.config_hash, loss_of(record)) for record in first)
+        if key not in self._fitted:
+            self._fitted = {key: self._condition(first, None).hyperparameters, **self._fitted}
+        return self._fitted[key]
+
+    def _condition(self, results: list[TrialRecord], fitted: Floats | None) -> Surrogate:
+        raw = self.features([record.proposal for record in results])
+        losses = np.array([loss_of(record) for record in results])
+        return Surrogate(raw, losses, fitted=fitted)
+
+
+def is_pending(record: TrialRecord) -> bool:
+    """Whether a trial of the experiment has no end yet."""
+    return record.state in ("queued", "running", "preempted") and record.set_aside is None
+
+
+def loss_of(record: TrialRecord) -> float:
+    """The validation loss of a result."""
+    assert record.outcome is not None
+    assert record.outcome.loss_nats is not None
+    return record.outcome.loss_nats
+
+
+def denoised_losses(records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Configuration hash of each result to its loss without the luck of its seed, nats per token.
+
+    The posterior mean of the arm's surrogate; the measured loss where an arm has too few results.
+    """
+    models = ArmModels()
+    found: dict[str, float] = {}
+    results = [record for record in records if record.is_result]
+    for arm in sorted({record.proposal.arm for record in results}):
+        mine = [record for record in results if record.proposal.arm == arm]
+        model = models.model(arm, mine)
+        losses = np.array([loss_of(record) for record in mine])
+        if model is not None:
+            mean, _ = model.predict(models.features([record.proposal for record in mine]))
+            losses = model.warp.inverse(mean)
+        found |= {
+            record.config_hash: float(loss) for record, loss in zip(mine, losses, strict=True)
+        }
+    return found
+
+
+def recommend(records: Sequence[TrialRecord]) -> dict[float, TrialRecord]:
+    """Per budget (training FLOPs), the result with the lowest loss once luck is taken out."""
+    losses = denoised_losses(records)
+    best: dict[float, TrialRecord] = {}
+    for record in sorted(records, key=lambda record: record.number):
+        if record.is_result:
+            target = record.proposal.budget.train_flops
+            assert target is not None
+            before = best.get(target)
+            if before is None or losses[record.config_hash] < losses[before.config_hash]:
+                best[target] = record
+    return dict(sorted(best.items()))

@@ -1,0 +1,52 @@
+"""Which result deserves another seed? The leaders of a budget, in turn.
+
+A replicate repeats a configuration with other seeds of weights and data order. The r-th replicate
+of every configuration has the same data order, so that comparisons can be paired by it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from search.denoised import denoised_losses
+from search.ledger import TrialRecord
+from search.trial import Proposal
+
+Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
+
+
+def configuration_key(proposal: Proposal) -> Key:
+    """What replicates of one configuration share: everything but the seeds."""
+    return (proposal.arm, proposal.budget.train_flops, tuple(sorted(proposal.axes.items())))
+
+
+def owed_replicates(
+    records: Sequence[TrialRecord], budgets: Sequence[float], *, per_budget: int
+) -> list[float]:
+    """Budgets (training FLOPs) that lack replicates, each as often as it lacks one."""
+    there = Counter(r.proposal.budget.train_flops for r in records if _is_replicate(r))
+    return [budget for budget in budgets for _ in range(per_budget - there[budget])]
+
+
+def next_replicate(
+    records: Sequence[TrialRecord], budget: float, *, leaders: int
+) -> tuple[TrialRecord, int] | None:
+    """The trial to repeat at a budget and the number of the replicate (1 is the first).
+
+    Of the leaders, by loss with the luck of their seed taken out, the one repeated least.
+    """
+    mine = [record for record in records if record.proposal.budget.train_flops == budget]
+    repeats = Counter(configuration_key(r.proposal) for r in mine if _is_replicate(r))
+    originals = [record for record in mine if not _is_replicate(record)]
+    results = [record for record in originals if record.is_result]
+    losses = denoised_losses(records)
+    ranked = sorted(results, key=lambda r: (losses[r.config_hash], r.number)) or originals
+    if not ranked:
+        return None
+    chosen = min(ranked[:leaders], key=lambda r: repeats[configuration_key(r.proposal)])
+    return chosen, repeats[configuration_key(chosen.proposal)] + 1
+
+
+def _is_replicate(record: TrialRecord) -> bool:
+    return record.proposal.purpose == "replicate" and record.set_aside is None
