@@ -319,7 +319,7 @@ def interval_reasons(
                         else "the rows determine it poorly"
                     )
                     + (f"; in the table {cause}" if cause and name in law.shape else "")
-                    + "; more rows over a wider range would"
+                    + "; rows over a wider range would narrow it"
                 ),
             )
         )

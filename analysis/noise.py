@@ -89,7 +89,8 @@ def seed_noise(points: Points) -> tuple[float | None, str | None, int | None]:
     if freedom >= 2:
         means = np.bincount(labels, logs) / sizes
         pooled = float(np.sqrt(((logs - means[labels]) ** 2).sum() / freedom))
-        return pooled, f"{freedom + int((sizes > 1).sum())} repeated rows", freedom
+        count = freedom + int((sizes > 1).sum())
+        return pooled, f"{count} rows that share every column of the law", freedom
     if points.loss_std is not None:
         return float(np.median(points.loss_std / points.losses)), "the loss_std column", None
     return None, None, None
