@@ -17,6 +17,7 @@ VERBS = {
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
     "flops": "the FLOP certificate of one architecture",
+    "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
     "ui": "the MLflow UI of this home on 127.0.0.1",
 }
 """Verb to one-line summary; the verb's module is ``experiments.verbs.<verb>``."""

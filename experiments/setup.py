@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
 import subprocess
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -170,3 +174,17 @@ def report_set_aside(reasons: dict[str, str | None]) -> None:
 def json_number(value: Any) -> Any:
     """Whole floats as integers, so that FLOPs and tokens read as counts."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+@contextlib.contextmanager
+def standard_output_kept_clean() -> Iterator[None]:
+    """Send what libraries write to standard output (file descriptor 1) to standard error."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -23,6 +23,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 
+from runners.mlflow_check import compare_sweep, find_runs
 from runners.mlflow_rows import (
     CONFIGURATION_FILE,
     OUTCOME_FILE,
@@ -266,6 +267,33 @@ class MlflowProjection:
             ended_at = int((ended or time.time()) * 1000)
             self._client.set_terminated(sent.run_id, status, ended_at)
         sent.status = status
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a local tracking database, if there is one, can be read.
+
+    Asked of SQLite itself: MLflow would keep the broken file open.
+    """
+    if not path.exists():
+        return True
+    with contextlib.closing(sqlite3.connect(path, timeout=10.0)) as connection:
+        try:
+            return connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
+        except sqlite3.DatabaseError:
+            return False
+
+
+def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
+    """Delete a sweep's runs that differ from the ledger and send them again; how many."""
+    client = MlflowClient(tracking_uri=tracking_uri)
+    differing = compare_sweep(ledger, sweep, tracking_uri=tracking_uri)
+    for run in find_runs(client, sweep, "trial"):
+        if run.data.tags["isoflop.config_hash"] in differing:
+            client.delete_run(run.info.run_id)
+    records = ledger.trials(sweep)
+    unfinished = any(record.outcome is None for record in records)
+    MlflowProjection(ledger, sweep, tracking_uri=tracking_uri).finish(interrupted=unfinished)
+    return len(differing.keys() - {None})
 
 
 def analyse_database(path: Path) -> None:

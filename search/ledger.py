@@ -106,6 +106,12 @@ class Ledger:
         with explaining(self.path), self._engine.begin() as connection:
             yield connection
 
+    def broken_pages(self) -> list[str]:
+        """What SQLite finds wrong with the file; empty when it is whole."""
+        with self._reading() as connection:
+            lines = connection.exec_driver_sql("PRAGMA integrity_check").scalars().all()
+        return [] if lines == ["ok"] else [str(line) for line in lines]
+
     # The lease
 
     @contextmanager

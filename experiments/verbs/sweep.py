@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from experiments.setup import (
     prepare_ground,
     report_set_aside,
     resolve_device,
+    standard_output_kept_clean,
 )
 from experiments.verbs.best import best_document, print_best, server_of
 from experiments.watching import Watcher
@@ -227,17 +226,3 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def standard_output_kept_clean() -> Iterator[None]:
-    """Send what libraries write to standard output (file descriptor 1) to standard error."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
