@@ -22,6 +22,7 @@ import safetensors.torch
 from torch import Tensor
 
 from runners.files import PARTIAL_SUFFIX, partial_path, sync_folder
+from search.crash_points import reach
 from spaces.errors import RequestError
 
 FORMAT_VERSION = 1
@@ -76,14 +77,18 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         return place
     partial = partial_path(place)
     try:
+        reach("before checkpoint files")
         _write(partial, checkpoint)
         if place.exists():
             shutil.rmtree(place)
+        reach("before checkpoint rename")
         partial.rename(place)
+        reach("after checkpoint rename")
         sync_folder(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _read(place)
+    reach("after checkpoint proof")
     for older in _places(folder)[NUM_KEPT:]:
         shutil.rmtree(older, ignore_errors=True)
     return place
@@ -136,6 +141,7 @@ def _write(folder: Path, checkpoint: Checkpoint) -> None:
     for name, content in _contents(checkpoint):
         _write_and_sync(folder / name, content)
         sums[name] = hashlib.sha256(content).hexdigest()
+        reach("between checkpoint files")
     manifest = {
         "format": FORMAT_VERSION,
         "config_hash": checkpoint.config_hash,

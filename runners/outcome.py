@@ -72,7 +72,10 @@ def with_result(
         train_loss_nats=train_loss,
         generalization_gap_nats=gap,
         gates=measurement.gates,
-        warnings=tuple(_warnings(outcome.epochs, gap, measurement.loss_nats)),
+        warnings=(
+            *outcome.warnings,
+            *_warnings(outcome.epochs, gap, measurement.loss_nats),
+        ),
         weights_path=None if weights_path is None else str(weights_path),
     )
 

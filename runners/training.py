@@ -11,7 +11,7 @@ import contextlib
 import gc
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,7 +20,12 @@ import torch
 from torch import Tensor
 
 from runners.batches import TrainingOrder, check_text, device_streams, evaluation_windows, gather
-from runners.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from runners.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from runners.device import find_device, reset_peak_memory
 from runners.evaluation import Measurement, measure
 from runners.files import write_atomically
@@ -139,6 +144,7 @@ class _Trial:
         self._device = find_device(options.device)
         self._log = TrialLog(config=config)
         self._resumed_tokens = 0
+        self._notes: list[str] = []
         self._steps_done = 0
         self._unread: list[Tensor] = []
         self._evaluation_steps = evaluation_steps(config)
@@ -176,7 +182,7 @@ class _Trial:
 
     def end(self, status: OutcomeStatus, *, reason: str | None = None) -> Outcome:
         """The outcome of an attempt that stands where it stands."""
-        return sum_up(
+        outcome = sum_up(
             status,
             self._log,
             corpus=self._corpus,
@@ -184,6 +190,7 @@ class _Trial:
             resumed_tokens=self._resumed_tokens,
             reason=reason,
         )
+        return replace(outcome, warnings=tuple(self._notes))
 
     def _start_or_continue(self) -> StepEngine:
         model = DualPathModel(self._config.architecture, seed=self._config.init_seed)
@@ -195,7 +202,9 @@ class _Trial:
         folder = self._options.checkpoint_dir
         if folder is None:
             return engine
-        found = load_checkpoint(folder, config_hash=self._config.config_hash).checkpoint
+        search = load_checkpoint(folder, config_hash=self._config.config_hash)
+        self._notes += [f"a checkpoint was not whole and not used: {x}" for x in search.rejected]
+        found = search.checkpoint
         if found is not None:
             model.load_state_dict(found.weights)
             engine.load_optimizer_tensors(found.optimizer)
@@ -288,9 +297,10 @@ class _Trial:
         )
 
     def _stop(self, reason: StopReason) -> Outcome:
-        if reason == "preempted":
-            self._save()
-        return self.end(reason, reason=f"asked to stop at step {self._log.step}")
+        said = f"asked to stop at step {self._log.step}"
+        if reason == "preempted" and not self._save_if_possible():
+            said += f"; {self._notes[-1]}"
+        return self.end(reason, reason=said)
 
     def _complete(self, measurement: Measurement) -> Outcome:
         path = self._options.weights_path
@@ -300,7 +310,20 @@ class _Trial:
 
     def _save_if_due(self) -> None:
         if self._is_save_due():
+            self._save_if_possible()
+
+    def _save_if_possible(self) -> bool:
+        """Save; where the disk does not take it the trial goes on, and the checkpoint before holds.
+
+        The next try comes after the usual time.
+        """
+        try:
             self._save()
+        except (OSError, CorruptCheckpoint) as error:
+            self._notes.append(f"no checkpoint of step {self._log.step}: {error}")
+            self._last_save = time.monotonic()
+            return False
+        return True
 
     def _save(self) -> None:
         if self._options.checkpoint_dir is not None:
