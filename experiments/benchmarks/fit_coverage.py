@@ -116,7 +116,7 @@ def quantities(outer: FloatArray, flops: float) -> dict[str, FloatArray]:
 def sweep_hits(
     points: Points, losses: FloatArray, estimator: Estimator, resamples: int, seed: int
 ) -> Iterator[tuple[str, dict[str, tuple[bool, float]]]]:
-    """Per kind and quantity: truth inside or not, and the interval's width (in logs if positive)."""
+    """Per kind and quantity: truth inside or not, and the width (in logs if positive)."""
     noisy = Points(**{**vars(points), "losses": losses})
     surface = noisy.surface(law_named("chinchilla"))
     start = surface.inner(np.array([[TRUTH[name] for name in surface.law.parameters]]))
