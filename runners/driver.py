@@ -23,8 +23,6 @@ from search.proposer import Proposer
 from search.trial import Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
-SILENCE_SECONDS = 600.0
-"""A worker that says nothing for so long is given up: longer than any step, or its compilation."""
 
 Written = TypeVar("Written")
 
@@ -80,7 +78,6 @@ class Driver:
         watch: Callable[[SweepEvent], None],
         say: Callable[[str], None],
         should_stop: Callable[[], bool],
-        silence_seconds: float = SILENCE_SECONDS,
     ) -> None:
         """``folder`` holds what attempts leave on disk: checkpoints, and weights if kept."""
         self._sweep = sweep
@@ -91,7 +88,7 @@ class Driver:
         self._watch = watch
         self._say = say
         self._should_stop = should_stop
-        self._silence_seconds = silence_seconds
+        self._silence_seconds = proposer.experiment.workers.silence_seconds
         self._running: dict[int, _Running] = {}
         self._given_up: dict[int, _Running] = {}
         self._records: dict[str, TrialRecord] = {}

@@ -340,3 +340,6 @@ class WorkerSettings(Settings):
     """Attempts at a trial whose worker dies."""
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between checkpoints of a running trial."""
+    silence_seconds: float = Field(default=600.0, gt=0)
+    """A worker that says nothing for so long is given up: longer than any step, or its
+    compilation."""
