@@ -15,7 +15,7 @@ from search.cells import Cell, cell_of
 from search.denoised import ArmModels, loss_of
 from search.ledger import TrialRecord
 from search.study import AxisValue
-from search.surrogate import Surrogate, expected_improvement, failure_probability
+from search.surrogate import Floats, Surrogate, expected_improvement, failure_probability
 from search.trial import Proposal
 
 NUM_LEADERS = 4
@@ -24,8 +24,12 @@ NUM_LEADERS = 4
 STEPS_PER_LEADER = 10
 """Points tried around each."""
 
-MAX_FAILURE_CHANCE = 0.05
-"""Candidates likelier to fail than this are left out where there are others."""
+CAUTIOUS_CHANCE, BOLD_CHANCE = 0.05, 0.4
+"""Candidates likelier to fail than this are left out where there are others: the second where none
+of the arm's last trials failed, because the best often lies close to a wall."""
+
+BOLD_AFTER = 25
+"""Trials without a failure after which one may be risked: at most 4 % then fail."""
 
 FAILED_STATES = ("diverged", "out_of_memory", "failed")
 
@@ -87,21 +91,39 @@ def choose(
     cell: Cell,
     records: Sequence[TrialRecord],
     *,
-    model: Surrogate,
+    model: Surrogate | None,
     models: ArmModels,
 ) -> Proposal:
-    """The candidate of the highest expected improvement times its chance to train."""
+    """The candidate of the highest expected improvement times its chance to train.
+
+    Without a model, the first that is not likely to fail.
+    """
     raw = models.features(candidates)
     arm = [record for record in records if record.proposal.arm == cell.arm]
-    results = [record for record in arm if record.is_result]
-    seen = [record.proposal for record in results if cell_of(record.proposal) == cell]
-    mean, deviation = model.predict(raw)
-    best = float(np.min(model.predict(models.features(seen))[0] if seen else mean))
-    ended = [r for r in arm if r.set_aside is None and (r.is_result or r.state in FAILED_STATES)]
-    failed = [not record.is_result for record in ended]
-    chance = failure_probability(
-        models.features([record.proposal for record in ended]), failed, raw
-    )
-    score = expected_improvement(mean, deviation, best) + np.log1p(-np.minimum(chance, 1 - 1e-9))
-    limit = max(MAX_FAILURE_CHANCE, float(np.min(chance)))
+    chance = _failure_chance(arm, raw, models)
+    score = np.log1p(-np.minimum(chance, 1 - 1e-9))
+    if model is None:
+        score = -np.arange(len(candidates), dtype=np.float64)
+    else:
+        mine = [r.proposal for r in arm if r.is_result and cell_of(r.proposal) == cell]
+        mean, deviation = model.predict(raw)
+        best = float(np.min(model.predict(models.features(mine))[0] if mine else mean))
+        score = score + expected_improvement(mean, deviation, best)
+    last = sorted(arm, key=lambda record: record.number)[-BOLD_AFTER:]
+    bold = model is not None and not any(record.state in FAILED_STATES for record in last)
+    limit = max(BOLD_CHANCE if bold else CAUTIOUS_CHANCE, float(np.min(chance)))
     return candidates[int(np.argmax(np.where(chance <= limit, score, -np.inf)))]
+
+
+def any_failed(records: Sequence[TrialRecord], cell: Cell) -> bool:
+    """Whether a trial of the cell's arm failed by what it is."""
+    return any(r.proposal.arm == cell.arm and r.state in FAILED_STATES for r in records)
+
+
+def _failure_chance(arm: list[TrialRecord], raw: Floats, models: ArmModels) -> Floats:
+    """Of candidates (rows), given how the arm's trials ended."""
+    ended = [r for r in arm if r.set_aside is None and (r.is_result or r.state in FAILED_STATES)]
+    if not ended:
+        return np.zeros(len(raw))
+    seen = models.features([record.proposal for record in ended])
+    return failure_probability(seen, [not record.is_result for record in ended], raw)

@@ -25,7 +25,7 @@ from search.cells import (
     resolve,
 )
 from search.cells import Ground as Ground
-from search.choice import FAILED_STATES, around_leaders, choose
+from search.choice import FAILED_STATES, any_failed, around_leaders, choose
 from search.denoised import ArmModels
 from search.experiment import Experiment
 from search.ledger import TrialRecord
@@ -42,6 +42,10 @@ MAX_ASKS = 200
 
 MAX_DUPLICATE_ASKS = 40
 """The same for Optuna's GP, whose asks are slow."""
+
+CAREFUL_CANDIDATES = 16
+"""Random points of the start-up among which one is chosen that is unlikely to fail, once any
+trial of the arm has failed."""
 
 OFF_BUDGET_EXCESS = 1.0
 """What a sampler is told of a point that no size or number of tokens brings onto the budget."""
@@ -276,7 +280,9 @@ class Proposer:
         models = settings.sampler == "tpe" and settings.candidates > 1
         past_startup = len(mine) >= settings.startup_trials
         model = self._models.model(cell.arm, records) if models and past_startup else None
+        careful = models and model is None and any_failed(records, cell)
         wanted = 1 if model is None else settings.candidates
+        wanted = CAREFUL_CANDIDATES if careful else wanted
         found = self._sampled(cell, axes, mine, known, wanted=wanted)
         if model is not None:
             seed = f"{self._seed(cell)}/{len(mine)}"
@@ -284,7 +290,7 @@ class Proposer:
             found |= self._feasible(cell, near, known)
         if not found:
             return next(iter(self._feasible(cell, _grid(axes), known, limit=1).values()), None)
-        if model is None:
+        if model is None and not careful:
             return next(iter(found.values()))
         return choose(list(found.values()), cell, records, model=model, models=self._models)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from experiments.benchmarks.truth import Points, Truth, ask, failure_of, optimum
-from search.denoised import recommend
+from search.denoised import loss_of, recommend
 from search.experiment import Experiment
 from search.ledger import TrialRecord
 from search.proposer import Ground, Proposer
@@ -25,11 +25,15 @@ from spaces.architecture import Arm
 if TYPE_CHECKING:
     import optuna
 
-Contender = Literal["ours-tpe", "surface-tpe", "ours-gp", "random", "stock-tpe", "stock-gp"]
-"""``surface-tpe`` is ours with Optuna's own choice: TPE on the surface, without the surrogate."""
+Contender = Literal[
+    "ours-tpe", "ours-no-cap", "surface-tpe", "ours-gp", "random", "stock-tpe", "stock-gp"
+]
+"""``ours-no-cap`` is not told the wall of memory and learns it by running out; ``surface-tpe`` is
+ours with Optuna's own choice: TPE on the surface, without the surrogate."""
 
 OURS: dict[Contender, dict[str, Any]] = {
     "ours-tpe": {"sampler": "tpe"},
+    "ours-no-cap": {"sampler": "tpe"},
     "surface-tpe": {"sampler": "tpe", "candidates": 1},
     "ours-gp": {"sampler": "gp"},
     "random": {"sampler": "random"},
@@ -144,6 +148,9 @@ def _simulate_ours(
     truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     experiment = benchmark_experiment(truth, arm, search=OURS[contender], seed=seed)
+    if contender == "ours-no-cap":
+        unlimited = experiment.limits.model_copy(update={"memory_bytes": None})
+        experiment = experiment.model_copy(update={"limits": unlimited})
     ground = Ground(
         text_fingerprint="simulated",
         vocab_size=truth.model.vocab_size,
@@ -182,13 +189,11 @@ def _simulate_ours(
 def _recommended(records: list[TrialRecord], budget: float, contender: Contender) -> int:
     """Index of the trial that is recommended at a budget."""
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
+    if not any(record.is_result for record in mine):
+        return mine[0].number  # nothing trained yet
     if contender in ("random", "surface-tpe"):
-        return min(
-            (record for record in mine if record.outcome and record.outcome.loss_nats),
-            key=lambda record: record.outcome.loss_nats,  # type: ignore[union-attr,return-value,arg-type]
-        ).number
-    best = recommend(records)[budget]
-    return best.number
+        return min((record for record in mine if record.is_result), key=loss_of).number
+    return recommend(records)[budget].number
 
 
 def _answer(
@@ -255,6 +260,8 @@ def _simulate_stock(
             seen = float(answer.loss + answer.noise * noise.normal())
             identity = (index, *sorted(trial.params.items()))
             true_loss = float(answer.loss)
+            if count == 1:
+                loss = true_loss  # what there is to recommend until something trains
             told.append(Told(budget=index, identity=identity, true_loss=true_loss, failed=failed))
             if failed:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
