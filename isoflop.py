@@ -1,1 +1,56 @@
 """The public names of isoflop; nothing is implemented here."""
+
+from analysis.fit import Fit, Prediction
+from analysis.fitting import fit
+from analysis.laws import Bounds, Law, Term
+from analysis.records import frame_of
+from analysis.sweep_fit import SweepFit, fit_sweep
+from search.experiment import Experiment, load_experiment
+from search.ledger import Ledger
+from search.trial import Outcome, TrainingRecipe, TrialConfig
+from spaces.architecture import Architecture
+from spaces.budget import Axes, Budget, Solution, solve
+from spaces.certificate import FlopCertificate, certify
+from spaces.errors import InfeasibleError, RequestError
+from spaces.flops import (
+    FlopsByConvention,
+    forward_flops_grid,
+    forward_flops_per_token,
+    train_flops_per_token,
+)
+from spaces.model import DualPathModel
+from spaces.parameters import ParameterCounts, count_parameters
+
+__all__ = [
+    "Architecture",
+    "Axes",
+    "Bounds",
+    "Budget",
+    "DualPathModel",
+    "Experiment",
+    "Fit",
+    "FlopCertificate",
+    "FlopsByConvention",
+    "InfeasibleError",
+    "Law",
+    "Ledger",
+    "Outcome",
+    "ParameterCounts",
+    "Prediction",
+    "RequestError",
+    "Solution",
+    "SweepFit",
+    "Term",
+    "TrainingRecipe",
+    "TrialConfig",
+    "certify",
+    "count_parameters",
+    "fit",
+    "fit_sweep",
+    "forward_flops_grid",
+    "forward_flops_per_token",
+    "frame_of",
+    "load_experiment",
+    "solve",
+    "train_flops_per_token",
+]
