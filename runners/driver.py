@@ -17,9 +17,11 @@ from typing import TypeVar
 from runners.checkpoint import clear_checkpoints
 from runners.disk import Shortage, attempt_bytes, find_shortage
 from runners.pool import Assignment, Pool, Report, WorkerLost
+from search.caps import hours_cap_reached, spent_hours, why_not_start
 from search.ledger import Attempt, Ledger, TrialRecord
 from search.ledger_errors import DiskFull
 from search.proposer import Proposer
+from search.pruning import why_prune
 from search.trial import Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
@@ -53,6 +55,8 @@ class SweepSummary:
     """Attempts that died with their worker."""
     interrupted: bool = False
     """Whether it was asked to stop."""
+    stopped_by: str | None = None
+    """The cap of the experiment that ended it before all was done."""
     notes: list[str] = field(default_factory=list)
     """What a person should know."""
 
@@ -93,6 +97,7 @@ class Driver:
         self._given_up: dict[int, _Running] = {}
         self._records: dict[str, TrialRecord] = {}
         self._pause: Shortage | None = None
+        self._out_of_hours = False
         self._summary = SweepSummary()
 
     def run(self) -> SweepSummary:
@@ -101,11 +106,12 @@ class Driver:
         self._clear_finished()
         while True:
             self._stop_if_asked()
-            if not self._summary.interrupted:
+            self._stop_at_hours_cap()
+            if not self._summary.interrupted and not self._out_of_hours:
                 self._hand_out()
             if self._running:
                 self._listen()
-            elif self._pause is None or self._summary.interrupted:
+            elif self._pause is None or self._summary.interrupted or self._out_of_hours:
                 return self._summary
             else:
                 time.sleep(POLL_SECONDS)
@@ -115,6 +121,23 @@ class Driver:
             self._summary.interrupted = True
             for attempt_id in self._running:
                 self._pool.stop(attempt_id, "preempted")
+
+    def _stop_at_hours_cap(self) -> None:
+        """Save what runs and start nothing more, once the experiment's worker-hours are spent."""
+        limits = self._proposer.experiment.limits
+        hours = spent_hours(self._records.values(), now=time.time())
+        why = hours_cap_reached(limits, hours)
+        if why is not None and not self._out_of_hours:
+            self._out_of_hours = True
+            self._summary.stopped_by = why
+            for attempt_id in self._running:
+                self._pool.stop(attempt_id, "preempted")
+
+    def _is_paid_for(self, proposal: Proposal) -> bool:
+        """Whether the experiment's FLOPs still pay for a trial, besides what runs."""
+        limits = self._proposer.experiment.limits
+        self._summary.stopped_by = why_not_start(limits, self._records.values(), proposal)
+        return self._summary.stopped_by is None
 
     def _listen(self) -> None:
         """Write down what workers say, and give up on those that say nothing for too long."""
@@ -132,7 +155,9 @@ class Driver:
         """Give every free worker an attempt, as long as there is one and room for it."""
         while self._pool.num_free():
             proposal = self._next_waiting() or self._propose()
-            if proposal is None or not self._has_room(proposal):
+            if proposal is None or not self._is_paid_for(proposal):
+                return
+            if not self._has_room(proposal):
                 return
             attempt = self._write(
                 partial(self._ledger.start_attempt, self._sweep, proposal.config_hash)
@@ -152,6 +177,7 @@ class Driver:
         """The next new trial; those this home has results of are written down and passed over."""
         while True:
             proposal = self._proposer.next(list(self._records.values()))
+            self._summary.stopped_by = self._proposer.stopped_by
             if proposal is None:
                 return None
             state = self._write(partial(self._ledger.add_trial, self._sweep, proposal))
@@ -184,11 +210,19 @@ class Driver:
         if isinstance(content, Progress):
             self._write(partial(self._record_progress, report, content, running.proposal))
             self._tell("progress", running.proposal)
+            self._prune_if_hopeless(report.attempt_id, running.proposal)
         elif isinstance(content, Outcome):
             self._accept(report.attempt_id, content, running.proposal)
         else:
             del self._running[report.attempt_id]
             self._lose(report.attempt_id, running.proposal, content)
+
+    def _prune_if_hopeless(self, attempt_id: int, proposal: Proposal) -> None:
+        """End a trial that its arm and budget have left behind, if the experiment asks for it."""
+        record = self._records[proposal.config_hash]
+        why = why_prune(self._proposer.experiment, record, list(self._records.values()))
+        if why is not None:
+            self._pool.stop(attempt_id, "pruned")
 
     def _record_progress(self, report: Report, content: Progress, proposal: Proposal) -> bool:
         return self._ledger.record_progress(

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from search.denoised import is_pending
 from search.ledger import TrialRecord
 from search.settings import LimitSettings
+from search.trial import Proposal
 
 SECONDS_PER_HOUR = 3600.0
 
@@ -43,6 +44,18 @@ def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
         if record.state != "reused"
         for attempt in record.attempts
     )
+
+
+def why_not_start(
+    limits: LimitSettings, records: Iterable[TrialRecord], proposal: Proposal
+) -> str | None:
+    """Why a trial that waits may not start, given what is spent and what runs; None if it may."""
+    if limits.max_flops is None:
+        return None
+    started = 0.0
+    for record in records:
+        started += committed_flops([record]) if record.state == "running" else spent_flops(record)
+    return flops_cap_reached(limits, started, float(proposal.train_flops))
 
 
 def flops_cap_reached(limits: LimitSettings, committed: float, next_flops: float) -> str | None:
