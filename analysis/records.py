@@ -2,6 +2,8 @@
 
 The columns are the roles that `analysis` fits by: N (``params``), D (``tokens``), C (``flops``, in
 the budget's convention), the target budget, the loss, and the parameters by part.
+An unrolled model is a deep model of the standard arm, so it is a point of that arm's law; the
+``family`` column keeps what it was proposed as.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from spaces.parameters import count_parameters
 SCHEMA: dict[str, type[pl.DataType]] = {
     "config_hash": pl.String,
     "arm": pl.String,
+    "family": pl.String,
     "purpose": pl.String,
     "convention": pl.String,
     "budget": pl.Float64,
@@ -54,7 +57,8 @@ def _row(record: TrialRecord) -> dict[str, object]:
     parts = count_parameters(a)
     return {
         "config_hash": record.config_hash,
-        "arm": proposal.arm,
+        "arm": a.arm,
+        "family": proposal.arm,
         "purpose": proposal.purpose,
         "convention": proposal.budget.convention,
         "budget": proposal.budget.train_flops,
