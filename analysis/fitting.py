@@ -11,14 +11,13 @@ import polars as pl
 
 from analysis.assembly import Judged, assemble, default_flops, refused_fit
 from analysis.certificate import Reason
+from analysis.design_checks import bound_reasons, design_reasons
 from analysis.estimators import Estimator, EstimatorName
 from analysis.fit import Fit
 from analysis.frontier import collapse
 from analysis.identifiability import Identifiability, identifiability
 from analysis.judgement import (
-    bound_reasons,
     data_reasons,
-    design_reasons,
     interval_reasons,
     noise_reasons,
     optimum_reasons,

@@ -33,6 +33,13 @@ SHORT_STEP = 0.02
 Huber's objective has more than one minimum on some resamples: of 4,000 pairs resamples of the 240
 Chinchilla rows one ends 0.06 % lower in a far basin (B 17,776, not 8,489) when steps are long."""
 
+DELTA_FACTOR = 5.0
+"""Factor by which delta falls from stage to stage. With 5 and 30 steps a stage 98 % of LAD refits
+of 42 rows converge; with 12 and 12 steps, 30 %."""
+
+STEPS_PER_DELTA = 30
+"""Newton steps at every delta but the last."""
+
 CHUNK_ELEMENTS = 40_000
 """Rows times vectors per chunk: the working arrays stay in a core's cache."""
 
@@ -86,7 +93,7 @@ def delta_schedule(estimator: Estimator, residuals: FloatArray) -> list[float | 
     largest = float(np.median(np.abs(residuals)))
     if not np.isfinite(largest) or largest <= 4.0 * final:
         return [final]
-    num = int(np.ceil(np.log(largest / final) / np.log(12.0))) + 1
+    num = int(np.ceil(np.log(largest / final) / np.log(DELTA_FACTOR))) + 1
     return [float(delta) for delta in np.geomspace(largest, final, num)]
 
 
@@ -130,7 +137,7 @@ def _minimise_chunk(
     for delta in deltas:
         final = delta == deltas[-1]
         limits = Limits(
-            num_steps=max_iterations if final else min(max_iterations, 12),
+            num_steps=max_iterations if final else min(max_iterations, STEPS_PER_DELTA),
             longest_step=longest_step,
             tolerance=GRADIENT_TOLERANCE * (1e-3 if final else 1e3),
         )

@@ -1,9 +1,9 @@
 """What are a law's residuals, their gradient and curvature, for many parameter vectors at once?
 
 Parameters live here in inner coordinates: coefficients of sizes centred at their geometric mean
-over the data (the condition number of the Chinchilla problem falls from 2003 to 62), then exponents
-and shape parameters. Coefficients stay linear, so that one at zero still feels a gradient that
-wants it larger. Shapes: R parameter vectors, P parameters, n rows.
+over the data (the Jacobian of the Chinchilla problem, with columns of unit length, has condition 33
+instead of 220), then exponents and shape parameters. Coefficients stay linear, so that one at zero
+still feels a gradient that wants it larger. Shapes: R parameter vectors, P parameters, n rows.
 """
 
 from __future__ import annotations

@@ -127,19 +127,31 @@ def _keep_rows(
     excluded = []
     for condition in conditions:
         try:
-            kept = frame.filter(pl.sql_expr(condition))
+            kept = _numeric_view(frame).filter(pl.sql_expr(condition))
         except (pl.exceptions.PolarsError, ValueError) as error:
             first = str(error).strip().splitlines()[0]
             raise RequestError(
                 f'--keep takes an SQL condition on columns, for example "loss < 5"; '
                 f"got {condition!r}: {first}"
             ) from error
-        dropped = frame.join(kept.select("__row__"), on="__row__", how="anti")["__row__"]
-        excluded.append(Exclusion(reason=f"not {condition}", rows=tuple(dropped.to_list())))
-        frame = kept
+        stays = frame["__row__"].is_in(kept["__row__"].implode())
+        dropped = tuple(frame.filter(~stays)["__row__"].to_list())
+        excluded.append(Exclusion(reason=f"not {condition}", rows=dropped))
+        frame = frame.filter(stays)
     if frame.height == 0:
         raise RequestError("the table has no row to fit" + (" after --keep" if conditions else ""))
     return frame, tuple(excluded)
+
+
+def _numeric_view(frame: pl.DataFrame) -> pl.DataFrame:
+    """The frame with text columns that are mostly numbers as numbers, for comparisons."""
+    views = []
+    for name, column in zip(frame.columns, frame.iter_columns(), strict=True):
+        if column.dtype == pl.String:
+            numbers = column.cast(pl.Float64, strict=False)
+            if numbers.null_count() - column.null_count() < 0.5 * frame.height:
+                views.append(numbers.alias(name))
+    return frame.with_columns(views)
 
 
 def _derivation(option: str | None, roles: Mapping[str, str], needed: Sequence[str]) -> bool:
