@@ -90,7 +90,7 @@ def _gain(
             f"its loss {point.loss_nats:.4f} lies beyond the standard arm's range, "
             f"{low:.4f} to {high:.4f}"
         )
-    gain = _inverted(flops, losses, point.loss_nats) / point.train_flops
+    gain = _inverted(flops, losses, point.loss_nats) / float(point.train_flops)
     noises = [each.noise_nats for each in reference]
     if point.noise_nats is None or any(noise is None for noise in noises):
         return Gain(

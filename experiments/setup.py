@@ -42,9 +42,16 @@ class SweepOptions:
 class ExperimentOptions(SweepOptions):
     """Options of a verb that may change any field of the experiment."""
 
+    max_flops: float | None = None
+    """Training FLOPs that the sweep may spend in all, as limits.max_flops."""
+    max_hours: float | None = None
+    """Worker-hours that the sweep may spend in all, as limits.max_hours."""
     settings: Annotated[Experiment | None, tyro.conf.arg(name="")] = None
     """Fields of the experiment."""
 
+
+NVIDIA_FILES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
+"""One of these exists on every Linux machine whose NVIDIA driver is there (dxg: under Windows)."""
 
 Options = TypeVar("Options", bound=ExperimentOptions)
 
@@ -63,7 +70,18 @@ def parse_experiment_options(
     except ValidationError as error:
         raise RequestError(describe_errors(error, where="the command line")) from None
     assert parsed.settings is not None
-    return parsed, parsed.settings
+    return parsed, _capped(parsed, parsed.settings)
+
+
+def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:
+    """The experiment with the caps of the verb's own options."""
+    caps = {"max_flops": options.max_flops, "max_hours": options.max_hours}
+    given = {name: value for name, value in caps.items() if value is not None}
+    for name, value in given.items():
+        if not value > 0:
+            raise RequestError(f"--{name.replace('_', '-')} must be positive, got {value:g}")
+    limits = experiment.limits.model_copy(update=given)
+    return experiment.model_copy(update={"limits": limits})
 
 
 def _reference_among(argv: list[str]) -> str | None:
@@ -127,6 +145,8 @@ def resolve_device(experiment: Experiment) -> str:
     workers = experiment.workers
     if workers.device != "auto":
         return workers.device
+    if sys.platform == "linux" and not any(map(os.path.exists, NVIDIA_FILES)):
+        return "cpu"  # without asking torch, whose import takes seconds
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

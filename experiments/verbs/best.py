@@ -7,10 +7,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from experiments.command import parse_options, print_json, talk
+from experiments.comparisons import gains_of, print_comparisons
 from experiments.setup import SweepOptions, open_sweep
 from runners.mlflow_view import DEFAULT_SERVER, plain_link, view_link
+from search.denoised import recommend
 from search.ledger import SweepRecord, TrialRecord
+from search.noise import BudgetNoise, budget_noise
 from search.results import by_budget
+from search.trial import SearchArm
+from search.tuned import ArmTuning, arm_tunings, tuning_of
 from spaces.flops import forward_flops_per_token
 from spaces.parameters import count_parameters
 
@@ -57,22 +62,36 @@ def best_document(
     sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str
 ) -> dict[str, Any]:
     """The leaderboard as JSON, best first."""
-    budgets = [
-        {
-            "target_flops": target,
-            "convention": group[0].proposal.budget.convention,
-            "leaderboard": [_entry(record) for record in _top(group, top)],
-        }
-        for target, group in by_budget(records).items()
-    ]
-    return {"link": link_of(sweep, server), "budgets": budgets}
+    tunings = arm_tunings(records)
+    recommended = recommend(records)
+    budgets = []
+    for target, group in by_budget(records).items():
+        noise = budget_noise(group)
+        budgets.append(
+            {
+                "target_flops": target,
+                "convention": group[0].proposal.budget.convention,
+                "seed_noise_nats": noise.seed_noise_nats,
+                "seed_noise_degrees_of_freedom": noise.degrees_of_freedom,
+                "recommended": recommended[target].config_hash,
+                "leaderboard": [_entry(record, noise, tunings) for record in _top(group, top)],
+            }
+        )
+    return {
+        "link": link_of(sweep, server),
+        "budgets": budgets,
+        "tuning": [asdict(tuning) for tuning in tunings.values()],
+        "compute_equivalent_gains": [asdict(gain) for gain in gains_of(records)],
+    }
 
 
 def _top(group: list[TrialRecord], top: int) -> list[TrialRecord]:
     return group if top <= 0 else group[:top]
 
 
-def _entry(record: TrialRecord) -> dict[str, Any]:
+def _entry(
+    record: TrialRecord, noise: BudgetNoise, tunings: dict[SearchArm, ArmTuning]
+) -> dict[str, Any]:
     proposal, config, outcome = record.proposal, record.proposal.config, record.outcome
     assert outcome is not None
     convention = proposal.budget.convention
@@ -91,7 +110,15 @@ def _entry(record: TrialRecord) -> dict[str, Any]:
         "bits_per_byte": outcome.bits_per_byte,
         "config_hash": record.config_hash,
         "run_id": record.mlflow_run_id,
+        "purpose": proposal.purpose,
+        "tuning": tuning_of(record, tunings),
+        "tied_with_best": _is_tied(record, noise),
     }
+
+
+def _is_tied(record: TrialRecord, noise: BudgetNoise) -> bool | None:
+    """Whether the trial cannot be told from the first; None where no replicate tells the noise."""
+    return None if noise.seed_noise_nats is None else record.config_hash in noise.tied
 
 
 def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str) -> None:
@@ -105,6 +132,7 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
         return
     for target, group in groups.items():
         console.print(_table(target, group, top=top))
+    print_comparisons(records)
     link = link_of(sweep, server)
     if link is None:
         talk("not in MLflow yet: run the sweep again with MLflow reachable")
@@ -117,17 +145,26 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
 def _table(target: float, group: list[TrialRecord], *, top: int) -> Any:
     from rich.table import Table
 
-    convention = group[0].proposal.budget.convention
-    table = Table(
-        title=f"{target:.3g} training FLOPs ({convention}): {len(group)} results",
-        title_justify="left",
-    )
+    noise = budget_noise(group)
+    table = Table(title=_title(target, group, noise), title_justify="left")
     columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/param")
     for column in ("#", *columns, "lr", "loss (nats)", "bits/byte"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for rank, record in enumerate(_top(group, top), start=1):
-        table.add_row(str(rank), *_cells(record))
+        mark = "=" if _is_tied(record, noise) else ""
+        table.add_row(f"{mark}{rank}", *_cells(record))
     return table
+
+
+def _title(target: float, group: list[TrialRecord], noise: BudgetNoise) -> str:
+    convention = group[0].proposal.budget.convention
+    title = f"{target:.3g} training FLOPs ({convention}): {len(group)} results"
+    if noise.seed_noise_nats is None:
+        return title + "; without replicates nothing says what is a tie"
+    return title + (
+        f"; seed noise {noise.seed_noise_nats:.4f} nats ({noise.degrees_of_freedom} degrees of "
+        f"freedom); = cannot be told from the first at 5 %"
+    )
 
 
 def _cells(record: TrialRecord) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from experiments.command import parse_options, print_json
 from experiments.setup import SweepOptions, json_number, open_sweep
 from search.ledger import TrialRecord
+from search.spending import spending
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,13 @@ def run(argv: list[str]) -> int:
 
 
 def flops_of(records: list[TrialRecord]) -> dict[str, Any]:
-    """Training FLOPs of a sweep: spent by its attempts, and those that results count."""
+    """Training FLOPs of a sweep: spent by its attempts (in all and by purpose), and counted by
+    results."""
+    parts = spending(records)
     return {
-        "spent": json_number(sum(each.spent_flops for r in records for each in r.attempts)),
+        "spent": json_number(sum(parts.values())),
         "counted": sum(record.proposal.train_flops for record in records if record.is_result),
+        "by_purpose": {purpose: json_number(flops) for purpose, flops in parts.items()},
     }
 
 
@@ -48,6 +52,7 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
         "number": record.number,
         "config_hash": record.config_hash,
         "arm": record.proposal.arm,
+        "purpose": record.proposal.purpose,
         "state": record.state,
         "set_aside": record.set_aside,
         "reason": (outcome.reason if outcome else None) or (last.reason if last else None),
@@ -72,6 +77,9 @@ def print_status(name: str, records: list[TrialRecord]) -> None:
             print("  " + _line(record))
     flops = flops_of(records)
     print(f"training FLOPs: {flops['spent']:.4g} spent, {flops['counted']:.4g} behind results")
+    parts = [f"{purpose} {spent:.4g}" for purpose, spent in flops["by_purpose"].items() if spent]
+    if parts:
+        print(f"spent on: {', '.join(parts)}")
 
 
 def _line(record: TrialRecord) -> str:

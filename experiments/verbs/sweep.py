@@ -203,6 +203,8 @@ def _exit_code(summary: SweepSummary, experiment: Experiment, options: SweepRunO
         talk(f"interrupted and saved; `{again}` goes on")
         return EXIT_INTERRUPTED
     talk(f"{summary.num_run} trials run, {summary.num_reused} reused")
+    if summary.stopped_by:
+        talk(f"stopped in order: {summary.stopped_by}; raise it and `{again}` goes on")
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
     return EXIT_FAILED if summary.notes else EXIT_DONE

@@ -1,0 +1,98 @@
+"""Was an arm compared at its own learning rate? What the tuning trials of a sweep say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from search.denoised import loss_of
+from search.ledger import TrialRecord
+from search.noise import budget_noise
+from search.replicates import configuration_key
+from search.trial import SearchArm
+from search.tuning import RATE, choose_value
+
+Tuning = Literal["tuned", "transferred", "neither"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmTuning:
+    """How an arm came to its learning rate."""
+
+    arm: SearchArm
+    tuned_at_flops: float
+    """The budget of the tuning stage."""
+    learning_rate_multiplier: float
+    """The chosen multiple of the rule's rate."""
+    at_edge: bool
+    """Whether that is an end of the tried list, so that a better one may lie beyond."""
+    better_at_largest: float | None
+    """A neighbouring multiple that did better at the largest budget, by more than a tie."""
+    checked_at_flops: float | None
+    """The largest budget, where the neighbours were tried; None where they were not."""
+
+
+def arm_tunings(records: Sequence[TrialRecord]) -> dict[SearchArm, ArmTuning]:
+    """Each arm whose tuning stage has results."""
+    found: dict[SearchArm, ArmTuning] = {}
+    tuning = [r for r in records if r.proposal.purpose == "tuning" and r.set_aside is None]
+    for arm in sorted({record.proposal.arm for record in tuning}):
+        mine = [record for record in tuning if record.proposal.arm == arm]
+        smallest = min(_flops(record) for record in mine)
+        choice = choose_value(
+            {
+                float(r.proposal.axes[RATE]): loss_of(r) if r.is_result else None
+                for r in mine
+                if _flops(r) == smallest
+            },
+            logarithmic=True,
+        )
+        if choice is None:
+            continue
+        checks = [record for record in mine if _flops(record) > smallest and record.is_result]
+        found[arm] = ArmTuning(
+            arm=arm,
+            tuned_at_flops=smallest,
+            learning_rate_multiplier=choice.value,
+            at_edge=choice.at_edge,
+            better_at_largest=_better(checks, records),
+            checked_at_flops=_flops(checks[0]) if checks else None,
+        )
+    return found
+
+
+def tuning_of(record: TrialRecord, tunings: dict[SearchArm, ArmTuning]) -> Tuning:
+    """Whether a trial's arm was tuned at this budget, elsewhere, or not at all."""
+    tuning = tunings.get(record.proposal.arm)
+    if tuning is None:
+        return "neither"
+    return "tuned" if _flops(record) == tuning.tuned_at_flops else "transferred"
+
+
+def _better(checks: list[TrialRecord], records: Sequence[TrialRecord]) -> float | None:
+    """The multiple of a check that beats the same shape at the tuned rate by more than a tie."""
+    for check in sorted(checks, key=loss_of):
+        same = [
+            record
+            for record in records
+            if record.is_result
+            and record.proposal.purpose != "tuning"
+            and _but_rate(record) == _but_rate(check)
+        ]
+        noise = budget_noise([*same, check])
+        tied = any(record.config_hash in noise.tied for record in same)
+        if same and loss_of(check) < min(map(loss_of, same)) and not tied:
+            return float(check.proposal.axes[RATE])
+    return None
+
+
+def _but_rate(record: TrialRecord) -> object:
+    arm, flops, axes = configuration_key(record.proposal)
+    return (arm, flops, tuple(axis for axis in axes if axis[0] != RATE))
+
+
+def _flops(record: TrialRecord) -> float:
+    flops = record.proposal.budget.train_flops
+    assert flops is not None
+    return flops
