@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import platform
 import resource
 import sys
-from pathlib import Path
 
 import torch
 
+from runners.cpu import cpu_name
 from spaces.errors import RequestError
 
 PEAK_BFLOAT16_FLOPS_PER_SECOND = {
@@ -41,13 +39,7 @@ def find_device(name: str) -> torch.device:
 
 def device_name(device: torch.device) -> str:
     """The product's name, for the record."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def peak_flops_per_second(name: str) -> float | None:

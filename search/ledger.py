@@ -32,7 +32,7 @@ from search.lease import (
     take_lease,
 )
 from search.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, explaining
-from search.ledger_records import Attempt, StaleOutcome, SweepRecord, TrialRecord
+from search.ledger_records import Attempt, StaleOutcome, SweepRecord, Throughput, TrialRecord
 from search.ledger_rows import (
     Acceptance,
     Fenced,
@@ -59,7 +59,7 @@ from search.tables import (
 from search.trial import CurvePoint, Outcome, Proposal, TrialState, canonical_json
 from spaces.errors import RequestError
 
-__all__ = ["Attempt", "Ledger", "StaleOutcome", "SweepRecord", "TrialRecord"]
+__all__ = ["Attempt", "Ledger", "StaleOutcome", "SweepRecord", "Throughput", "TrialRecord"]
 
 FILE_NAME = "ledger.sqlite"
 
@@ -238,6 +238,15 @@ class Ledger:
         """Whether this home has an accepted outcome of the identity, whatever its status."""
         with self._reading() as connection:
             return accepted_outcome(connection, config_hash) is not None
+
+    def throughputs(self) -> list[Throughput]:
+        """Of every result of this home, whatever its sweep: how fast it trained, and on what."""
+        names = ("device", "tokens_per_second", "parameters.total", "forward_flops_per_token.full")
+        outcome = OUTCOMES.c.outcome_json
+        columns = [func.json_extract(outcome, f"$.{name}") for name in names]
+        with self._reading() as connection:
+            rows = connection.execute(select(*columns)).all()
+        return [Throughput(*row) for row in rows if all(value is not None for value in row)]
 
     def set_aside(self, sweep: str, reasons: dict[str, str | None]) -> None:
         """For each configuration hash, why the trial is no part of the experiment now, or None."""

@@ -40,6 +40,20 @@ class Attempt:
     """The curve so far."""
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """How fast a trial trained."""
+
+    device: str
+    """Product's name."""
+    tokens_per_second: float
+    """Training tokens."""
+    parameters: int
+    """Of the whole model."""
+    forward_flops_per_token: int
+    """In the ``full`` convention."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord:
     """A trial of a sweep with all that is known of it."""

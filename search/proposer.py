@@ -26,11 +26,12 @@ from search.cells import (
 )
 from search.cells import Ground as Ground
 from search.choice import FAILED_STATES, any_failed, around_leaders, choose
-from search.denoised import ArmModels
+from search.denoised import ArmModels, is_pending
 from search.experiment import Experiment
 from search.ledger import TrialRecord
 from search.limits import graded_limits
 from search.replicates import next_replicate, owed_replicates
+from search.settings import Sampler
 from search.stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
 from search.study import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
 from search.trial import Proposal, Purpose, SearchArm
@@ -182,7 +183,8 @@ class Proposer:
         checks, repeats = self._owed(records, tuned)
         if left <= len(checks) + len(repeats):
             return self._last_stage(records, known, checks, repeats)
-        return self._search(records, known, tuned)
+        standing_in = foresee and any(is_pending(record) for record in records)
+        return self._search(records, known, tuned, standing_in)
 
     def _tune(self, arm: SearchArm, records: list[TrialRecord]) -> Stage:
         settings = self.experiment.tuning
@@ -248,13 +250,21 @@ class Proposer:
         records: list[TrialRecord],
         known: set[str],
         tuned: Mapping[SearchArm, TunedArm],
+        standing_in: bool,
     ) -> Proposal | None:
+        """The next trial of the cell with the fewest; ``standing_in`` for one that results still
+        to come would decide, a random point is good enough."""
+        sampler = self.experiment.search.sampler
+        if standing_in and sampler in CHOOSING_SAMPLERS:
+            sampler = "random"
         by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
         for record in records:
             by_cell[cell_of(record.proposal)].append(record)
         ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
         for cell in sorted(ready, key=lambda cell: len(by_cell[cell])):
-            proposal = self._propose(cell, records, by_cell[cell], known, tuned[cell.arm])
+            proposal = self._propose(
+                cell, records, by_cell[cell], known, tuned=tuned[cell.arm], sampler=sampler
+            )
             if proposal is not None:
                 return proposal
             self._exhausted.add(cell)
@@ -269,7 +279,9 @@ class Proposer:
         records: list[TrialRecord],
         mine: list[TrialRecord],
         known: set[str],
+        *,
         tuned: TunedArm,
+        sampler: Sampler,
     ) -> Proposal | None:
         """The cell's baseline, or the best of its candidates that are new and feasible."""
         axes = self._axes(cell.arm, tuned)
@@ -277,13 +289,13 @@ class Proposer:
             if proposal.config_hash not in known:
                 return proposal
         settings = self.experiment.search
-        models = settings.sampler == "tpe" and settings.candidates > 1
+        models = sampler == "tpe" and settings.candidates > 1
         past_startup = len(mine) >= settings.startup_trials
         model = self._models.model(cell.arm, records) if models and past_startup else None
         careful = models and model is None and any_failed(records, cell)
         wanted = 1 if model is None else settings.candidates
         wanted = CAREFUL_CANDIDATES if careful else wanted
-        found = self._sampled(cell, axes, mine, known, wanted=wanted)
+        found = self._sampled(cell, axes, mine, known, sampler=sampler, wanted=wanted)
         if model is not None:
             seed = f"{self._seed(cell)}/{len(mine)}"
             near = around_leaders(axes, cell, records, seed=seed)
@@ -301,6 +313,7 @@ class Proposer:
         mine: list[TrialRecord],
         known: set[str],
         *,
+        sampler: Sampler,
         wanted: int,
     ) -> dict[str, Proposal]:
         """New and feasible proposals of the sampler, by configuration hash."""
@@ -308,13 +321,13 @@ class Proposer:
         study = CellStudy(
             axes,
             [_observe(record, self._excess(record.proposal)) for record in mine],
-            sampler=settings.sampler,
+            sampler=sampler,
             startup_trials=settings.startup_trials,
             seed=self._seed(cell),
         )
         found: dict[str, Proposal] = {}
-        asks = MAX_DUPLICATE_ASKS if settings.sampler == "gp" else MAX_ASKS
-        for _ in range(MAX_GRID if settings.sampler == "grid" else asks):
+        asks = MAX_DUPLICATE_ASKS if sampler == "gp" else MAX_ASKS
+        for _ in range(MAX_GRID if sampler == "grid" else asks):
             point = study.ask()
             if point is None or len(found) == wanted:
                 break

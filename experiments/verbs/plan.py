@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from experiments.command import print_json, talk
 from experiments.setup import (
@@ -15,17 +16,29 @@ from experiments.setup import (
     parse_experiment_options,
     prepare_ground,
     report_set_aside,
+    resolve_device,
 )
+from search.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.experiment import Experiment
-from search.ledger import FILE_NAME, Ledger, TrialRecord
+from search.forecast import predicted_seconds
+from search.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
+from search.limits import predicted_memory_bytes
 from search.proposer import Ground, Proposer
 from search.results import configuration_numbers
 from search.trial import Proposal
+from spaces.errors import RequestError
+
+Fate = Literal["done", "reused", "waiting", "new", "open"]
+
+TO_RUN: tuple[Fate, ...] = ("waiting", "new", "open")
 
 
 @dataclass(frozen=True)
 class PlanOptions(ExperimentOptions):
-    """What an experiment would run."""
+    """What an experiment would run, why, how large, how long and for how much."""
+
+    price: float | None = None
+    """Cost of one worker-hour, in your currency."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,47 +47,131 @@ class PlannedTrial:
 
     record: TrialRecord
     """The trial as the ledger has it, or would have it."""
-    fate: str
-    """done, reused, waiting, new, or open (its axes depend on results)."""
+    fate: Fate
+    """done, reused, waiting, new, or open (results still to come decide its axes)."""
+    why: str
+    """Why it is there, or why it is not run."""
+    memory_bytes: float
+    """Predicted."""
+    seconds: float | None
+    """Predicted training time; None where this device has measured nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that a sweep would run and reuse."""
+
+    experiment: Experiment
+    trials: tuple[PlannedTrial, ...]
+    stopped_by: str | None
+    """The cap that ends the plan before all its trials; None where none does."""
+    spent_hours: float
+    """Worker-hours that the sweep has spent."""
+    price: float | None
+    """Of one worker-hour."""
 
 
 def run(argv: list[str]) -> int:
     """Print the plan."""
     options, experiment = parse_experiment_options(PlanOptions, argv, verb="plan")
+    if options.price is not None and options.price < 0:
+        raise RequestError(f"--price must not be negative, got {options.price:g}")
     with tempfile.TemporaryDirectory() as scratch:
         home = options.home if (options.home / FILE_NAME).exists() else Path(scratch)
         _, ground = prepare_ground(experiment, options.home)
-        planned = plan(experiment, ground, home)
+        found = replace(plan(experiment, ground, home), price=options.price)
     if options.json:
-        print_json(plan_document(experiment, planned))
+        print_json(plan_document(found))
     else:
-        print_plan(experiment, planned)
+        print_plan(found)
     return 0
 
 
-def plan(experiment: Experiment, ground: Ground, home: Path) -> list[PlannedTrial]:
+def plan(experiment: Experiment, ground: Ground, home: Path) -> Plan:
     """Recorded trials, then those the proposer would add if no result changed its mind."""
     ledger = Ledger(home, create=True)
     recorded = ledger.trials(experiment.name) if ledger.find_sweep(experiment.name) else []
+    measured = _measured_here(experiment, ledger.throughputs())
     proposer = Proposer(experiment, ground)
     reasons = {record.config_hash: proposer.why_set_aside(record) for record in recorded}
     report_set_aside(reasons)
     records = [record for record in recorded if reasons[record.config_hash] is None]
-    planned = [PlannedTrial(record=record, fate=_fate(record)) for record in records]
-    while (proposal := proposer.next(records)) is not None:
+    trials = [_planned(experiment, record, *_fate(record), measured) for record in records]
+    while (proposal := proposer.next(records, foresee=True)) is not None:
         reused = ledger.has_result(proposal.config_hash)
-        fate = "open" if proposer.depends_on_results(proposal, records) else "new"
         record = _imagined(proposal, number=len(records), reused=reused)
+        fate: Fate = "open" if proposer.depends_on_results(proposal, records) else "new"
+        why = _why(proposal, experiment)
+        if reused:
+            fate, why = "reused", "this home has its result from another sweep"
         records.append(record)
-        planned.append(PlannedTrial(record=record, fate="reused" if reused else fate))
+        trials.append(_planned(experiment, record, fate, why, measured))
     ledger.close()
-    return planned
+    hours = spent_hours(recorded, now=0.0) if recorded else 0.0
+    return Plan(
+        experiment=experiment,
+        trials=tuple(trials),
+        stopped_by=proposer.stopped_by or _hours_cap(experiment, trials, hours),
+        spent_hours=hours,
+        price=None,
+    )
 
 
-def _fate(record: TrialRecord) -> str:
+def _measured_here(experiment: Experiment, measured: list[Throughput]) -> list[Throughput]:
+    """What the device that trials would run on has measured."""
+    if not measured:
+        return []
+    if resolve_device(experiment) == "cpu":
+        from runners.cpu import cpu_name
+
+        name = cpu_name()
+    else:
+        from runners.device import device_name, find_device
+
+        name = device_name(find_device("cuda"))
+    return [each for each in measured if each.device == name]
+
+
+def _planned(
+    experiment: Experiment,
+    record: TrialRecord,
+    fate: Fate,
+    why: str,
+    measured: Sequence[Throughput],
+) -> PlannedTrial:
+    return PlannedTrial(
+        record=record,
+        fate=fate,
+        why=why,
+        memory_bytes=predicted_memory_bytes(experiment.limits, record.proposal.config),
+        seconds=predicted_seconds(record.proposal, measured),
+    )
+
+
+def _fate(record: TrialRecord) -> tuple[Fate, str]:
     if record.state == "reused":
-        return "reused"
-    return "waiting" if record.state in ("queued", "running", "preempted") else "done"
+        return "reused", "this home has its result from another sweep"
+    if record.state in ("queued", "running", "preempted"):
+        return "waiting", f"{record.state}, attempt {len(record.attempts)}"
+    reason = record.outcome.reason if record.outcome else None
+    return "done", record.state + (f": {reason}" if reason else "")
+
+
+def _why(proposal: Proposal, experiment: Experiment) -> str:
+    """What a new trial is for."""
+    if proposal.purpose == "baseline":
+        return "baseline of its arm"
+    if proposal.purpose == "tuning":
+        return f"tunes {proposal.arm}: {proposal.axes['learning_rate_multiplier']:g} x the rate"
+    if proposal.purpose == "replicate":
+        return "repeats a leader with other seeds"
+    return f"search by {experiment.search.sampler}"
+
+
+def _hours_cap(experiment: Experiment, trials: list[PlannedTrial], spent: float) -> str | None:
+    """Whether the predicted time reaches the cap of worker-hours."""
+    seconds = [each.seconds or 0.0 for each in trials if each.fate in TO_RUN]
+    return hours_cap_reached(experiment.limits, spent + sum(seconds) / SECONDS_PER_HOUR)
 
 
 def _imagined(proposal: Proposal, *, number: int, reused: bool) -> TrialRecord:
@@ -90,7 +187,7 @@ def _imagined(proposal: Proposal, *, number: int, reused: bool) -> TrialRecord:
     )
 
 
-def plan_document(experiment: Experiment, planned: list[PlannedTrial]) -> dict[str, Any]:
+def plan_document(found: Plan) -> dict[str, Any]:
     """The plan as JSON."""
     trials = [
         {
@@ -98,53 +195,79 @@ def plan_document(experiment: Experiment, planned: list[PlannedTrial]) -> dict[s
             "arm": each.record.proposal.arm,
             "purpose": each.record.proposal.purpose,
             "fate": each.fate,
+            "why": each.why,
             **{
                 name: json_number(value)
                 for name, value in configuration_numbers(each.record).items()
             },
+            "predicted_memory_bytes": json_number(each.memory_bytes),
+            "predicted_seconds": each.seconds,
         }
-        for each in planned
+        for each in found.trials
     ]
     return {
-        "experiment": experiment.name,
-        "convention": experiment.budget.convention,
+        "experiment": found.experiment.name,
+        "convention": found.experiment.budget.convention,
         "trials": trials,
-        "totals": _totals(planned),
+        "totals": _totals(found),
+        "stopped_by": found.stopped_by,
     }
 
 
-def _totals(planned: list[PlannedTrial]) -> dict[str, Any]:
-    to_run = [each for each in planned if each.fate in ("waiting", "new", "open")]
+def _totals(found: Plan) -> dict[str, Any]:
+    to_run = [each for each in found.trials if each.fate in TO_RUN]
+    seconds = [each.seconds for each in to_run if each.seconds is not None]
+    hours = sum(seconds) / SECONDS_PER_HOUR if len(seconds) == len(to_run) else None
     return {
-        "trials": len(planned),
+        "trials": len(found.trials),
         "to_run": len(to_run),
+        "reused": sum(each.fate == "reused" for each in found.trials),
         "train_flops_to_run": sum(each.record.proposal.train_flops for each in to_run),
         "tokens_to_run": sum(each.record.proposal.config.tokens for each in to_run),
+        "largest_memory_bytes": json_number(max((e.memory_bytes for e in to_run), default=0.0)),
+        "worker_hours_to_run": hours,
+        "worker_hours_spent": found.spent_hours,
+        "cost": None if hours is None or found.price is None else hours * found.price,
     }
 
 
-def print_plan(experiment: Experiment, planned: list[PlannedTrial]) -> None:
+def print_plan(found: Plan) -> None:
     """The plan as a table and its totals."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        title=f"{experiment.name}: FLOPs in the {experiment.budget.convention} convention"
-    )
-    columns = ("fate", "arm", "budget", "layers", "K", "width", "deep", "wide", "params", "tokens")
-    for column in (*columns, "tok/param", "steps", "batch", "lr", "delivered"):
-        table.add_column(column, justify="left" if column in ("fate", "arm") else "right")
-    for each in planned:
+    convention = found.experiment.budget.convention
+    table = Table(title=f"{found.experiment.name}: FLOPs in the {convention} convention")
+    words = ("fate", "why", "arm")
+    columns = ("budget", "layers", "K", "width", "deep", "wide", "params", "deep/wide/shared")
+    columns += ("tokens", "tok/par", "steps", "batch", "lr", "memory", "time", "delivered")
+    for column in (*words, *columns):
+        table.add_column(column, justify="left" if column in words else "right")
+    for each in found.trials:
         table.add_row(*_row(each))
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else 220)
     console.print(table)
-    totals = _totals(planned)
+    _print_totals(found)
+
+
+def _print_totals(found: Plan) -> None:
+    totals = _totals(found)
     print(
-        f"{totals['to_run']} of {totals['trials']} trials to run: "
-        f"{totals['train_flops_to_run']:.3g} training FLOPs, {totals['tokens_to_run']:,} tokens"
+        f"{totals['to_run']} of {totals['trials']} trials to run ({totals['reused']} reused): "
+        f"{totals['train_flops_to_run']:.3g} training FLOPs, {totals['tokens_to_run']:,} tokens, "
+        f"at most {totals['largest_memory_bytes'] / 1e9:.2f} GB each"
     )
-    if any(each.fate == "open" for each in planned):
-        talk("open: shown as the sampler would choose without the results still to come")
+    if totals["worker_hours_to_run"] is None:
+        print("time: not known, since this device has trained nothing in this home yet")
+    else:
+        cost = (
+            "" if totals["cost"] is None else f", {totals['cost']:.2f} at {found.price:g} an hour"
+        )
+        print(f"time: {totals['worker_hours_to_run']:.3g} worker-hours of training{cost}")
+    if found.stopped_by:
+        print(f"stops in order: {found.stopped_by}")
+    if any(each.fate == "open" for each in found.trials):
+        talk("open: results still to come decide its shape; its cost is the budget's all the same")
 
 
 def _row(each: PlannedTrial) -> list[str]:
@@ -152,8 +275,10 @@ def _row(each: PlannedTrial) -> list[str]:
     config, a = proposal.config, proposal.config.architecture
     numbers = configuration_numbers(each.record)
     target = numbers["target_train_flops"]
+    parts = [numbers[f"parameters_{part}"] / 1e3 for part in ("deep", "wide", "shared")]
     return [
         each.fate,
+        each.why,
         proposal.arm,
         f"{target:.3g}",
         str(a.num_layers),
@@ -162,10 +287,13 @@ def _row(each: PlannedTrial) -> list[str]:
         str(a.deep_ffn or "-"),
         str(a.wide_ffn or "-"),
         f"{numbers['parameters'] / 1e6:.3f}M",
+        "/".join(f"{part:.0f}k" for part in parts),
         f"{config.tokens:,}",
         f"{numbers['tokens_per_parameter']:.1f}",
         str(config.num_steps),
         str(config.training.batch_sequences),
         f"{config.training.learning_rate:.3g}",
+        f"{each.memory_bytes / 1e6:.0f} MB",
+        "?" if each.seconds is None else f"{each.seconds:.1f} s",
         f"{proposal.train_flops / target - 1:+.3%}",
     ]
