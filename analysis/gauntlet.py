@@ -17,10 +17,11 @@ import polars as pl
 
 from analysis.estimators import Estimator
 from analysis.fitting import fit
-from analysis.isoflop_fit import fit_isoflop, power_line
+from analysis.isoflop_fit import fit_isoflop
 from analysis.laws import FloatArray
 from analysis.newton import Batch
 from analysis.points import Points
+from analysis.power_line import power_line
 from analysis.registry import law_named
 from analysis.resampling import refit, weights_of
 from analysis.solving import Solution, solve

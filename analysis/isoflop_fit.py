@@ -15,87 +15,20 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-from scipy import stats
 
-from analysis.certificate import Certificate, Reason, Status
+from analysis.assembly import default_flops
+from analysis.certificate import Certificate, Status
 from analysis.fit import Fit
 from analysis.fitting import fit
+from analysis.isoflop_checks import FEWEST_CURVES, curve_reasons, surface_reasons
 from analysis.isoflop_curves import CurveMethod, IsoflopCurve, fit_curve
-from analysis.laws import FloatArray
 from analysis.points import Points
+from analysis.power_line import PowerLine, power_line
 from analysis.tables import points_from
 from spaces.errors import RequestError
 
-FEWEST_CURVES = 3
-"""Two optima give a slope without any error."""
-
-SUM_TOLERANCE = 0.05
-"""a + b is 1 where C = 6 N D; a larger distance means that the curves or the FLOPs are off."""
-
 PARAMETERS = ("a", "b", "n_coefficient", "d_coefficient")
 """``N* = n_coefficient C^a`` and ``D* = d_coefficient C^b``."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PowerLine:
-    """A straight line through logarithms, ``y = coefficient * C^exponent``."""
-
-    exponent: float
-    log_coefficient: float
-    centre: float
-    """Mean of log C."""
-    scatter: float
-    """Standard deviation of log y about the line."""
-    spread: float
-    """Sum of squares of log C about its mean."""
-    num_points: int
-
-    @property
-    def critical(self) -> float:
-        """Student's t for 95 % with ``num_points - 2`` degrees of freedom."""
-        return float(stats.t.ppf(0.975, self.num_points - 2))
-
-    @property
-    def exponent_interval(self) -> tuple[float, float]:
-        """95 %; noise shared within a budget is covered, since a budget is one point here."""
-        half = self.critical * self.scatter / np.sqrt(self.spread)
-        return self.exponent - half, self.exponent + half
-
-    @property
-    def coefficient_interval(self) -> tuple[float, float]:
-        """95 %."""
-        value, half = self._at(0.0)
-        return float(np.exp(value - half)), float(np.exp(value + half))
-
-    def at(self, flops: float) -> tuple[float, tuple[float, float]]:
-        """Value and 95 % interval of the line at FLOPs."""
-        value, half = self._at(float(np.log(flops)))
-        return float(np.exp(value)), (float(np.exp(value - half)), float(np.exp(value + half)))
-
-    def _at(self, log_flops: float) -> tuple[float, float]:
-        value = self.log_coefficient + self.exponent * log_flops
-        lever = 1.0 / self.num_points + (log_flops - self.centre) ** 2 / self.spread
-        return value, self.critical * self.scatter * float(np.sqrt(lever))
-
-
-def power_line(flops: FloatArray, values: FloatArray, std: FloatArray | None = None) -> PowerLine:
-    """Least squares of log values on log FLOPs, (G,) each, with weights 1 / std^2 where given."""
-    weights = np.ones_like(flops) if std is None else 1.0 / std**2
-    weights = weights * len(weights) / weights.sum()
-    x, y = np.log(flops), np.log(values)
-    centre = float((weights * x).sum() / weights.sum())
-    spread = float((weights * (x - centre) ** 2).sum())
-    slope = float((weights * (x - centre) * y).sum() / spread)
-    level = float((weights * y).sum() / weights.sum()) - slope * centre
-    rest = y - level - slope * x
-    return PowerLine(
-        exponent=slope,
-        log_coefficient=level,
-        centre=centre,
-        scatter=float(np.sqrt((weights * rest**2).sum() / max(1, len(x) - 2))),
-        spread=spread,
-        num_points=len(x),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,10 +116,20 @@ class IsoflopFit:
             if entry is None or entry.interval is None
             else [*entry.interval],
             "difference": None if ours is None or theirs is None else ours - theirs,
+            "n_star_ratios": self._size_ratios(self.surface),
             "surface_status": self.surface.status,
             "surface_parameters": self.surface.parameters,
             "surface_reasons": [r.to_dict() for r in self.surface.certificate.reasons],
         }
+
+    def _size_ratios(self, surface: Fit) -> list[dict[str, float]]:
+        """N* by the curves over N* by the surface at the asked FLOPs."""
+        rows = []
+        for flops in self.at_flops:
+            entry = surface.derived_value("n_star", at_flops=flops)
+            if self.size_line is not None and entry is not None and entry.value is not None:
+                rows.append({"flops": flops, "ratio": self.size_line.at(flops)[0] / entry.value})
+        return rows
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``--law isoflop``; what is refused or unknown is null."""
@@ -235,15 +178,16 @@ def fit_isoflop(
     points = isoflop_points(table, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     curves = curves_of(points, method)
     size_line, token_line = _lines(curves)
+    at_flops = tuple(at_flops) or default_flops(points)
     if surface is None and with_surface:
-        surface = fit("chinchilla", points)
+        surface = fit("chinchilla", points, at_flops=at_flops)
     others: dict[str, float | None] = {}
     for other in ("parabola", "cubic", "akima"):
         if other != method:
             line, _ = _lines(curves_of(points, other))
             others[other] = None if line is None else line.exponent
-    reasons = _reasons(curves, size_line, token_line, surface)
-    largest = max(curve.budget for curve in curves)
+    reasons = curve_reasons(curves, size_line, token_line)
+    reasons += surface_reasons(size_line, surface, at_flops)
     return IsoflopFit(
         points=points,
         method=method,
@@ -261,7 +205,7 @@ def fit_isoflop(
                 "log_scatter_of_n_star": None if size_line is None else size_line.scatter,
             },
         ),
-        at_flops=tuple(at_flops) or (largest, 10.0 * largest),
+        at_flops=at_flops,
         seconds=time.perf_counter() - began,
     )
 
@@ -316,63 +260,3 @@ def _lines(curves: Sequence[IsoflopCurve]) -> tuple[PowerLine | None, PowerLine 
         np.array(column, dtype=np.float64) for column in zip(*found, strict=True)
     )
     return power_line(flops, sizes), power_line(flops, tokens)
-
-
-def _reasons(
-    curves: Sequence[IsoflopCurve],
-    size_line: PowerLine | None,
-    token_line: PowerLine | None,
-    surface: Fit | None,
-) -> list[Reason]:
-    reasons = []
-    for curve in curves:
-        for reason in curve.reasons:
-            status: Status = "ok" if reason.status == "ok" else "warn"
-            reasons.append(Reason(code=reason.code, status=status, message=reason.message))
-    if size_line is None or token_line is None:
-        found = sum(curve.n_star is not None for curve in curves)
-        reasons.append(
-            Reason(
-                code="too-few-curves",
-                status="refused",
-                message=(
-                    f"{found} of {len(curves)} iso-FLOP curves have a minimum; exponents need at "
-                    f"least {FEWEST_CURVES}"
-                ),
-            )
-        )
-        return reasons
-    total = size_line.exponent + token_line.exponent
-    if abs(total - 1.0) > SUM_TOLERANCE:
-        reasons.append(
-            Reason(
-                code="exponents-do-not-sum",
-                status="warn",
-                message=(
-                    f"a + b = {total:.3f}, away from 1: sizes and tokens at the optima do not "
-                    "multiply up to the FLOPs; check what params and FLOPs count"
-                ),
-            )
-        )
-    return reasons + _surface_reasons(size_line, surface)
-
-
-def _surface_reasons(line: PowerLine, surface: Fit | None) -> list[Reason]:
-    entry = None if surface is None else surface.derived_value("a")
-    if entry is None or entry.value is None or entry.interval is None:
-        return []
-    low, high = line.exponent_interval
-    apart = low > entry.interval[1] or high < entry.interval[0]
-    difference = line.exponent - entry.value
-    return [
-        Reason(
-            code="curves-and-surface-disagree" if apart else "curves-and-surface",
-            status="warn" if apart else "ok",
-            message=(
-                f"a = {line.exponent:.3f} from the optima of the curves and {entry.value:.3f} from "
-                f"the surface on the same rows (difference {difference:+.3f}"
-                + (", beyond both intervals" if apart else ", within the intervals")
-                + "); curves are biased where the two exponents of the law differ"
-            ),
-        )
-    ]

@@ -1,0 +1,100 @@
+"""The laws of a sweep: every arm, tiny sweeps included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from analysis.registry import law_named
+from analysis.sweep_fit import draw_sweep, fit_sweep, tuned_rows
+from spaces.errors import RequestError
+from tests.analysis.planted import CAPACITY
+
+
+def sweep_frame(num_budgets: int = 4, num_sizes: int = 8, noise: float = 0.002) -> pl.DataFrame:
+    """Three arms on iso-FLOP grids, planted with the compute-capacity law."""
+    generator = np.random.default_rng(1)
+    law, rows = law_named("compute-capacity"), []
+    for budget in np.geomspace(1e17, 1e19, num_budgets):
+        for arm, loops, wide in (("dual", 2, 0.5), ("loop", 4, 0.0), ("standard", 1, 0.0)):
+            for params in np.sqrt(budget) * np.geomspace(0.01, 0.6, num_sizes):
+                deep, once = 0.95 * params * (1 - wide), 0.05 * params
+                per_token = 6 * (once + loops * deep + 0.95 * params * wide)
+                rows.append(
+                    {
+                        "arm": arm,
+                        "budget": budget,
+                        "flops": budget * float(generator.uniform(0.999, 1.001)),
+                        "params": params,
+                        "params_once": once,
+                        "params_deep": deep,
+                        "params_wide": 0.95 * params * wide,
+                        "num_loops": loops,
+                        "tokens": budget / per_token,
+                        "seed": 0,
+                    }
+                )
+    frame = pl.DataFrame(rows)
+    columns = {role: frame[role].to_numpy().astype(float) for role in law.roles}
+    losses = law.loss(columns, CAPACITY) * np.exp(noise * generator.normal(size=frame.height))
+    return frame.with_columns(loss=pl.Series(losses))
+
+
+def test_every_arm_and_one_law_across(tmp_path: Path) -> None:
+    found = fit_sweep(sweep_frame())
+    assert [arm.arm for arm in found.arms] == ["dual", "loop", "standard"]
+    document = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert set(document["arms"]) == {"dual", "loop", "standard"}
+    assert document["arms"]["dual"]["surface"]["law"] == "chinchilla"
+    assert len(document["arms"]["loop"]["isoflop"]["curves"]) == 4
+    assert document["compute_capacity"]["law"] == "compute-capacity"
+    assert found.capacity is not None
+    assert found.capacity.replicates is not None
+    assert found.capacity.replicates.kind == "jackknife"
+    phi = found.capacity.intervals["phi"]
+    assert phi is not None
+    assert phi[0] <= CAPACITY["phi"] <= phi[1]
+    names = {path.name for path in draw_sweep(found, tmp_path)}
+    assert names == {f"{n}.{k}" for n in ("isoflop_curves", "frontier") for k in ("png", "svg")}
+
+
+def test_a_tiny_sweep_is_refused_with_reasons() -> None:
+    frame = sweep_frame(num_budgets=2, num_sizes=2)
+    found = fit_sweep(frame)
+    for arm in found.arms:
+        assert arm.surface.status == "refused"
+        assert arm.isoflop.status == "refused"
+        assert arm.surface.certificate.reasons[0].message
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def test_one_arm_has_no_law_across() -> None:
+    found = fit_sweep(sweep_frame().filter(pl.col("arm") == "loop"))
+    assert found.capacity is None
+    assert found.to_dict()["compute_capacity"] is None
+
+
+def test_runs_without_a_loss_are_left_out() -> None:
+    frame = sweep_frame()
+    missing = frame.with_columns(
+        loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise(pl.col("loss"))
+    )
+    found = fit_sweep(missing)
+    assert sum(arm.surface.points.num_rows for arm in found.arms) == frame.height - 3
+    with pytest.raises(RequestError, match="no trial of this sweep has a loss yet"):
+        fit_sweep(frame.with_columns(loss=pl.lit(None, dtype=pl.Float64)))
+    with pytest.raises(RequestError, match="needs the column arm"):
+        fit_sweep(frame.drop("arm"))
+
+
+def test_the_best_learning_rate_is_fitted() -> None:
+    frame = sweep_frame().with_columns(learning_rate=pl.lit(1e-3))
+    worse = frame.with_columns(pl.col("loss") * 1.1, learning_rate=pl.lit(1e-2))
+    kept = tuned_rows(pl.concat([worse, frame]))
+    assert kept.height == frame.height
+    assert set(kept["learning_rate"]) == {1e-3}
+    assert tuned_rows(frame.drop("learning_rate")).height == frame.height
