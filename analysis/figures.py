@@ -136,10 +136,14 @@ def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier])
             right.plot(budgets, lowest, "-", color=colour, linewidth=0.8)
             right.plot(budgets[curve], lowest[curve], "*", color=colour, label=frontier.label)
             right.plot(budgets[~curve], lowest[~curve], "o", color=colour, fillstyle="none")
-        left.set_yscale("log")
-        left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
-        left.yaxis.set_minor_formatter(FuncFormatter(_sparse_count))
         left.set_ylabel("optimal parameters N*")
+        if any(len(line.sizes) for line in lines):
+            left.set_yscale("log")
+            left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+            left.yaxis.set_minor_formatter(FuncFormatter(_sparse_count))
+        else:
+            left.set_yticks([])
+            left.text(0.5, 0.5, "no curve has a minimum", ha="center", transform=left.transAxes)
         right.set_ylabel("lowest loss (nats per token)")
         right.set_title("star: curve's minimum; ring: best run", fontsize=8)
         for axis in (left, right):

@@ -1,9 +1,10 @@
-"""The table of a sweep, by name and home."""
+"""A sweep by name and home: its table, and its fit back to where MLflow shows the sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from experiments.setup import sweep_name
 from search.ledger import Ledger
@@ -25,3 +26,15 @@ def load_frame(experiment: str, home: Path) -> pl.DataFrame:
     if frame.is_empty():
         raise RequestError(f"sweep {name!r} in {home} has no finished trial to fit yet")
     return frame
+
+
+def log_sweep_fit(
+    name: str, home: Path, document: Mapping[str, Any], figures: Sequence[Path]
+) -> str | None:
+    """Put a fit on the sweep's run in MLflow; what went wrong, or None."""
+    from runners.tracking import log_fit
+
+    ledger = Ledger(home)
+    sweep = ledger.sweep(name)
+    ledger.close()
+    return log_fit(sweep, document, figures)

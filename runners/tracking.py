@@ -22,6 +22,7 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
 
 from runners.mlflow_check import compare_sweep, find_runs
 from runners.mlflow_rows import (
@@ -39,7 +40,7 @@ from runners.mlflow_rows import (
 )
 from runners.mlflow_view import best_view, local_tracking_uri
 from search.crash_points import reach
-from search.ledger import Ledger, TrialRecord
+from search.ledger import Ledger, SweepRecord, TrialRecord
 from search.redaction import redact
 from search.results import ranks
 
@@ -101,12 +102,6 @@ class MlflowProjection:
         reach("after mlflow end")
         if self._uri == local_tracking_uri(self._ledger.home):
             analyse_database(Path(self._uri.removeprefix("sqlite:///")))
-
-    def log_fit(self, document: Mapping[str, Any], figures: list[Path]) -> None:
-        """A fit's document and figures, on the sweep's own run."""
-        self._client.log_dict(self._parent_id, dict(document), "fit/fit.json")
-        for figure in figures:
-            self._client.log_artifact(self._parent_id, str(figure), "fit")
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._sweep)
@@ -301,6 +296,45 @@ def analyse_database(path: Path) -> None:
     connection = sqlite3.connect(path, timeout=10.0)
     with contextlib.closing(connection), contextlib.suppress(sqlite3.OperationalError):
         connection.execute("ANALYZE")
+
+
+def log_fit(sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]) -> str | None:
+    """A fit's document, figures and accepted parameters on the sweep's own run.
+
+    Returns what went wrong, or None; a fit is a result whether MLflow has it or not.
+    """
+    if sweep.tracking_uri is None or sweep.mlflow_run_id is None:
+        return "the sweep is not in MLflow yet; run it again with MLflow reachable"
+    client, run_id = MlflowClient(tracking_uri=sweep.tracking_uri), sweep.mlflow_run_id
+    now = int(time.time() * 1000)
+    try:
+        client.log_dict(run_id, dict(document), "fit/fit.json")
+        for figure in figures:
+            client.log_artifact(run_id, str(figure), "fit")
+        metrics = [Metric(name, value, now, 0) for name, value in fit_metrics(document).items()]
+        if metrics:
+            client.log_batch(run_id, metrics=metrics)
+    except (MlflowException, OSError) as error:
+        return f"{sweep.tracking_uri}: {str(error).splitlines()[0]}"
+    return None
+
+
+def fit_metrics(document: Mapping[str, Any]) -> dict[str, float]:
+    """Parameters that a sweep's fit does not refuse, by arm and law, with their intervals."""
+    laws = {f"fit.{arm}": laws["surface"] for arm, laws in document["arms"].items()}
+    laws |= {f"fit.{arm}.isoflop": laws["isoflop"] for arm, laws in document["arms"].items()}
+    laws["fit.compute_capacity"] = document["compute_capacity"] or {"parameters": {}}
+    found = {}
+    for prefix, law in laws.items():
+        for name, value in law["parameters"].items():
+            if value is None:
+                continue
+            found[f"{prefix}.{name}"] = float(value)
+            interval = law["intervals"].get(name)
+            if interval is not None:
+                found[f"{prefix}.{name}.low"] = float(interval[0])
+                found[f"{prefix}.{name}.high"] = float(interval[1])
+    return found
 
 
 def _adopt(run: Run) -> _Sent:

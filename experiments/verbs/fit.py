@@ -70,7 +70,9 @@ class FitOptions:
     sensitivity: bool = False
     """Also refit without each row, the worst rows and each budget."""
     figures: Path | None = None
-    """Folder for figures as PNG and SVG."""
+    """Folder for figures as PNG and SVG; a sweep's go into its home unless told."""
+    full: bool = False
+    """Of a sweep, print every law with its whole certificate and checklist."""
     gauntlet: bool = False
     """Refit the reference data and print published against ours."""
     reference: Path = field(default_factory=default_reference)
@@ -125,24 +127,34 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
 
 
 def run_sweep(options: FitOptions) -> int:
-    """Fit every arm of a sweep and print."""
+    """Fit every arm of a sweep, draw, log both to its run in MLflow, and print."""
     from analysis.fit_text import sweep_text
     from analysis.sweep_fit import draw_sweep, fit_sweep
+    from analysis.sweep_summary import sweep_summary
     from analysis.tables import parse_roles
+    from experiments.records import log_sweep_fit
+    from experiments.setup import sweep_name
 
+    assert options.experiment is not None
     fitted = fit_sweep(
         _sweep_frame(options),
         method=_curve(options),
         roles=parse_roles(options.column),
         seed=options.seed,
     )
-    document = fitted.to_dict()
-    if options.figures is not None:
-        document["figures"] = _told(draw_sweep(fitted, options.figures))
+    name = sweep_name(options.experiment)
+    figures = draw_sweep(fitted, options.figures or options.home / "sweeps" / name / "figures")
+    document = fitted.to_dict() | {"figures": [str(path) for path in figures]}
+    problem = log_sweep_fit(name, options.home, document, figures)
+    if problem is not None:
+        talk(f"not logged to MLflow: {problem}")
     if options.json:
         print_json(document)
     else:
-        print(sweep_text(fitted))
+        print(sweep_text(fitted) if options.full else sweep_summary(fitted))
+        print("\n" + "\n".join(f"figure: {path}" for path in figures if path.suffix == ".png"))
+        if not options.full:
+            print("every parameter, reason and the checklist: --full, or --json")
     return 0
 
 
