@@ -26,8 +26,8 @@ import tyro
 
 from analysis.estimators import Estimator
 from analysis.fitting import fit
-from analysis.gauntlet import chinchilla_points
 from analysis.points import Points
+from analysis.published import chinchilla_points
 from analysis.registry import law_named
 from analysis.solving import solve
 from analysis.tables import parse_roles, points_from

@@ -22,10 +22,10 @@ import numpy as np
 from scipy import optimize
 
 from analysis.estimators import Estimator
-from analysis.gauntlet import chinchilla_points, published_resamples
 from analysis.laws import FloatArray
 from analysis.newton import Batch
 from analysis.points import Points
+from analysis.published import chinchilla_points, published_resamples
 from analysis.registry import law_named
 from analysis.resampling import refit
 from analysis.solving import solve

@@ -9,10 +9,10 @@ import polars as pl
 import pytest
 
 from analysis.derived import optimal_params
-from analysis.gauntlet import APPROACH2_LAWS, approach2_table
 from analysis.isoflop_curves import IsoflopCurve, fit_curve
 from analysis.isoflop_fit import fit_isoflop
 from analysis.power_line import power_line
+from analysis.published import APPROACH2_LAWS, approach2_table
 from spaces.errors import RequestError
 from tests.analysis.planted import CHINCHILLA, budget_table, chinchilla_table
 

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.estimators import Estimator
-from analysis.gauntlet import chinchilla_points
 from analysis.identifiability import identifiability
+from analysis.published import chinchilla_points
 from analysis.registry import law_named
 from analysis.solving import solve
 from analysis.surface import Surface, jacobian, local_quadratic
