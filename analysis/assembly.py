@@ -110,9 +110,10 @@ def _with_interval(
         else None
     )
     flops = judged.asked.points.flops
+    asked = one.at_flops if one.at_loss is None or one.name != "flops" else value
     distance = None
-    if one.at_flops is not None and flops is not None:
-        distance = max(1.0, one.at_flops / float(flops.max()), float(flops.min()) / one.at_flops)
+    if asked is not None and np.isfinite(asked) and flops is not None:
+        distance = max(1.0, asked / float(flops.max()), float(flops.min()) / asked)
     return Derived(
         name=one.name,
         value=value if given else None,

@@ -10,6 +10,7 @@ from typing import Any
 from analysis.fit import Fit
 from analysis.profile import Profile, profile
 from analysis.rehearsal import Rehearsal, rehearse
+from analysis.resampling import FEWEST_GROUPS
 from analysis.sensitivity import Sensitivity, sensitivity
 
 PROFILES_UNASKED = 2
@@ -50,13 +51,22 @@ class Extras:
         return lines
 
     def draw(self, folder: Path) -> list[Path]:
-        """Write residuals, profiles and rehearsal as PNG and SVG."""
-        from analysis.figure_data import residual_cloud
-        from analysis.figures import draw_profile, draw_rehearsal, draw_residuals, save
+        """Write residuals, frontier, profiles and rehearsal as PNG and SVG, where there are any."""
+        from analysis.figure_data import residual_cloud, surface_frontier
+        from analysis.figures import (
+            draw_profile,
+            draw_rehearsal,
+            draw_residuals,
+            draw_surface_frontier,
+            save,
+        )
 
         paths: list[Path] = []
         if self.fit.optimum and self.fit.solved_law is self.fit.law:
             paths += save(draw_residuals(residual_cloud(self.fit)), folder, "residuals")
+        frontier = surface_frontier(self.fit)
+        if frontier is not None:
+            paths += save(draw_surface_frontier(frontier), folder, "frontier")
         for each in self.profiles:
             paths += save(draw_profile(each), folder, f"profile_{each.parameter}")
         if self.rehearsal is not None:
@@ -68,12 +78,18 @@ def extras_of(
     fit: Fit,
     *,
     profiles: Sequence[str] = (),
-    hold_out: str | None = None,
+    hold_out: str | None = "auto",
     with_sensitivity: bool = False,
     num_resamples: int = 1000,
     seed: int = 0,
 ) -> Extras:
-    """Compute what was asked for, and profile up to two weak parameters unasked."""
+    """Compute what was asked for, and profile up to two weak parameters unasked.
+
+    ``hold_out="auto"`` rehearses wherever something can be predicted and held out, since no
+    prediction should stand without a rehearsal; None leaves it out.
+    """
+    if hold_out == "auto":
+        hold_out = _usual_hold_out(fit)
     return Extras(
         fit=fit,
         profiles=tuple(profile(fit, name) for name in _to_profile(fit, profiles)),
@@ -82,6 +98,16 @@ def extras_of(
         else rehearse(fit, hold_out, num_resamples=num_resamples, seed=seed),
         sensitivity=sensitivity(fit) if with_sensitivity else None,
     )
+
+
+def _usual_hold_out(fit: Fit) -> str | None:
+    """The largest budget where enough remain, else a fifth of the rows by FLOPs, else nothing."""
+    if any(reason.status == "refused" for reason in fit.certificate.reasons):
+        return None
+    if fit.points.num_budgets > FEWEST_GROUPS:
+        return "largest-budget"
+    enough = fit.points.num_rows >= 5 * len(fit.law.parameters)
+    return "0.2" if enough and fit.points.flops is not None else None
 
 
 def _to_profile(fit: Fit, asked: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from analysis.derived import optimal_loss, optimal_params
 from analysis.fit import Fit
 from analysis.isoflop_curves import IsoflopCurve
 from analysis.isoflop_fit import IsoflopFit
@@ -115,6 +116,50 @@ def loss_frontier(label: str, curves: Sequence[IsoflopCurve]) -> LossFrontier:
         budgets=np.array([curve.budget for curve in curves]),
         losses=np.array(lowest),
         from_curve=np.array([float(curve.loss_star is not None) for curve in curves]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceFrontier:
+    """Loss and size on the compute frontier of a fitted Chinchilla law, with 95 % bands."""
+
+    run_flops: FloatArray
+    """Training FLOPs of the runs, (n,)."""
+    run_losses: FloatArray
+    """Their losses, nats, (n,)."""
+    flops: FloatArray
+    """FLOPs at which the frontier is drawn, (g,)."""
+    loss: FloatArray
+    """(g, 3): value, low, high; nats."""
+    params: FloatArray
+    """(g, 3): value, low, high of N*."""
+    fitted: FloatArray
+    """(g,) booleans: inside the range of the runs' FLOPs."""
+
+
+def surface_frontier(fit: Fit, num_points: int = 60) -> SurfaceFrontier | None:
+    """The frontier from the smallest FLOPs to ten times the largest; None where it is refused."""
+    needed = ("E", "A", "B", "alpha", "beta")
+    runs = fit.points.flops
+    if fit.law.name != "chinchilla" or not fit.optimum or fit.certificate.refuses(*needed):
+        return None
+    assert fit.replicates is not None
+    assert runs is not None
+    flops = np.geomspace(runs.min(), runs.max() * BEYOND, num_points)
+    draws = {n: fit.replicates.outer[:, place] for place, n in enumerate(fit.law.parameters)}
+    bands = {"n_star": np.zeros((num_points, 3)), "loss": np.zeros((num_points, 3))}
+    for row, at in enumerate(flops):
+        for name, of in (("n_star", optimal_params), ("loss", optimal_loss)):
+            value = float(of(fit.optimum, at))
+            ends = fit.replicates.interval(value, of(draws, at), positive=True)
+            bands[name][row] = (value, *(ends or (np.nan, np.nan)))
+    return SurfaceFrontier(
+        run_flops=runs,
+        run_losses=fit.points.losses,
+        flops=flops,
+        loss=bands["loss"],
+        params=bands["n_star"],
+        fitted=np.asarray(flops <= runs.max() * (1 + 1e-9), dtype=np.float64),
     )
 
 

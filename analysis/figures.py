@@ -15,7 +15,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.figure_data import CurvePanel, FrontierLine, LossFrontier, ResidualCloud
+from analysis.figure_data import (
+    CurvePanel,
+    FrontierLine,
+    LossFrontier,
+    ResidualCloud,
+    SurfaceFrontier,
+)
 from analysis.isoflop_curves import IsoflopCurve
 from analysis.profile import Profile
 from analysis.rehearsal import Rehearsal
@@ -165,6 +171,31 @@ def _draw_line(axis: Any, line: FrontierLine, colour: str) -> None:
     axis.fill_between(line.flops, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     rows = np.isfinite(line.intervals).all(-1)
     axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
+
+
+def draw_surface_frontier(frontier: SurfaceFrontier) -> Figure:
+    """Frontier loss over the runs, and N*, each with its band; dashed beyond the runs."""
+    with rc_context(STYLE):
+        figure, (left, right) = _panels(2)
+        left.plot(frontier.run_flops, frontier.run_losses, ".", color="0.6", label="runs")
+        last = int(frontier.fitted.sum())
+        for axis, band, colour in (
+            (left, frontier.loss, COLOURS[0]),
+            (right, frontier.params, COLOURS[1]),
+        ):
+            axis.plot(frontier.flops[:last], band[:last, 0], "-", color=colour)
+            axis.plot(frontier.flops[last - 1 :], band[last - 1 :, 0], "--", color=colour)
+            axis.fill_between(
+                frontier.flops, band[:, 1], band[:, 2], color=colour, alpha=0.2, linewidth=0
+            )
+            _log_scale(axis)
+            axis.set_xlabel("training FLOPs (C = 6 N D)")
+        left.set_ylabel("loss (nats per token)")
+        left.legend()
+        right.set_yscale("log")
+        right.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
+        right.set_ylabel("optimal parameters N*")
+        return figure
 
 
 def draw_residuals(cloud: ResidualCloud) -> Figure:

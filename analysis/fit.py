@@ -237,6 +237,7 @@ class Fit:
                 targets.append(
                     {
                         "loss": entry.at_loss,
+                        "outside_data_factor": entry.outside_data_factor,
                         entry.name: entry.value,
                         f"{entry.name}_interval": _pair(entry.interval),
                     }

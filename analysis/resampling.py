@@ -26,6 +26,9 @@ Resample = Literal["auto", "jackknife", "pairs", "clusters", "residual", "wild",
 FEWEST_GROUPS = 4
 """Budgets that a jackknife or cluster bootstrap needs at least."""
 
+SOLVER_ACCURACY = 1e-9
+"""Relative error of a refit; intervals of noise-free data are no narrower than that."""
+
 WEBB_WEIGHTS = np.sqrt(np.array([0.5, 1.0, 1.5]))
 """Six-point distribution for few clusters (Webb 2014): each of these, with either sign."""
 
@@ -91,7 +94,7 @@ class Replicates:
             high = centre + np.hypot(high - centre, normal)
         if positive:
             low, high = np.exp(low), np.exp(high)
-        return float(low), float(high)
+        return float(low - SOLVER_ACCURACY * abs(low)), float(high + SOLVER_ACCURACY * abs(high))
 
 
 def kind_for(points: Points, asked: Resample) -> Resample:

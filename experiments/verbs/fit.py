@@ -63,8 +63,9 @@ class FitOptions:
     """Loss whose cost is given, repeatable."""
     curve: str = "parabola"
     """Form of iso-FLOP curves: parabola, cubic or akima."""
-    hold_out: str | None = None
-    """Rehearsal: largest-budget, largest-budgets:K, a fraction of the FLOPs, or sizes:K."""
+    hold_out: str = "auto"
+    """Rehearsal: largest-budget, largest-budgets:K, a fraction of the FLOPs, sizes:K, or none;
+    auto: the largest budget of five or more, else a fifth by FLOPs, where the fit predicts."""
     profile: Words = ()
     """Parameter to profile, repeatable; weak ones are profiled unasked."""
     sensitivity: bool = False
@@ -231,7 +232,7 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     extras = extras_of(
         fitted,
         profiles=options.profile,
-        hold_out=options.hold_out,
+        hold_out=None if options.hold_out == "none" else options.hold_out,
         with_sensitivity=options.sensitivity,
         num_resamples=options.bootstrap,
         seed=options.seed,

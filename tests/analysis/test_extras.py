@@ -100,6 +100,15 @@ def test_rehearsal_covers() -> None:
     assert np.mean([each.coverage for each in covers]) > 0.9
 
 
+def test_no_prediction_without_a_rehearsal() -> None:
+    assert extras_of(fit("chinchilla", budget_table())).rehearsal is not None
+    scattered = extras_of(fit("chinchilla", chinchilla_table(), num_resamples=50))
+    assert scattered.rehearsal is not None
+    assert scattered.rehearsal.hold_out == "0.2"
+    assert extras_of(fit("chinchilla", chinchilla_table()[:3])).rehearsal is None
+    assert extras_of(fit("chinchilla", budget_table()), hold_out=None).rehearsal is None
+
+
 def test_what_can_be_held_out() -> None:
     points = points_from(budget_table(), ("params", "tokens"))
     assert held_out(points, "largest-budgets:2").sum() == 14

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from analysis.extras import extras_of
-from analysis.figure_data import CurvePanel, frontier_line, loss_frontier, residual_cloud
+from analysis.figure_data import (
+    CurvePanel,
+    frontier_line,
+    loss_frontier,
+    residual_cloud,
+    surface_frontier,
+)
 from analysis.figures import draw_frontier, draw_isoflop, save, short_count
 from analysis.fitting import fit
 from analysis.isoflop_fit import IsoflopFit, fit_isoflop
@@ -76,13 +82,29 @@ def test_a_frontier_is_dashed_beyond_the_data(curves: IsoflopFit) -> None:
     assert figure.axes[0].get_xlabel() == "training FLOPs"
 
 
+def test_the_frontier_of_a_surface_is_the_algebra() -> None:
+    found = fit("chinchilla", budget_table(), at_flops=(1e18, 3e21))
+    drawn = surface_frontier(found)
+    assert drawn is not None
+    for row, flops in ((0, 1e18), (-1, 3e21)):
+        assert drawn.flops[row] == pytest.approx(flops, rel=1e-6)
+        for name, band in (("n_star", drawn.params), ("loss", drawn.loss)):
+            entry = found.derived_value(name, at_flops=flops)
+            assert entry is not None
+            assert entry.interval is not None
+            assert band[row] == pytest.approx((entry.value, *entry.interval), rel=1e-6)
+    assert drawn.fitted[0] == 1
+    assert drawn.fitted[-1] == 0
+    assert surface_frontier(fit("chinchilla", chinchilla_table()[:3])) is None
+
+
 def test_extras_draw_what_there_is(tmp_path: Path) -> None:
     found = fit("chinchilla", budget_table())
     extras = extras_of(found, profiles=["beta"], hold_out="largest-budget")
     names = {path.name for path in extras.draw(tmp_path)}
     assert names == {
         f"{name}.{kind}"
-        for name in ("residuals", "profile_beta", "rehearsal")
+        for name in ("residuals", "frontier", "profile_beta", "rehearsal")
         for kind in ("png", "svg")
     }
 
