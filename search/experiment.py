@@ -58,6 +58,17 @@ class Experiment(Settings):
         return arms
 
     @model_validator(mode="after")
+    def _more_than_replicates(self) -> Self:
+        repeats = self.search.replicates_per_budget * len(self.budget.train_flops)
+        if repeats and repeats >= self.trials:
+            raise ValueError(
+                f"search.replicates_per_budget = {self.search.replicates_per_budget} over "
+                f"{len(self.budget.train_flops)} budgets takes all of the {self.trials} trials; "
+                f"ask for more trials or fewer replicates"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prunes_where_losses_compare(self) -> Self:
         if self.pruning.rule != "none" and self.training.schedule != "wsd":
             raise ValueError(

@@ -39,10 +39,10 @@ from search.tuning import RATE, STEP_SCALE, possible_rates, transferred
 from spaces.errors import InfeasibleError, RequestError
 
 MAX_ASKS = 200
-"""Points asked of a sampler, per candidate wanted, before the grid is searched."""
+"""Points asked of a sampler before the grid is searched instead."""
 
-MAX_DUPLICATE_ASKS = 40
-"""The same for Optuna's GP, whose asks are slow."""
+MAX_ADAPTIVE_ASKS = 40
+"""The same for samplers that use results, whose asks are slow."""
 
 CAREFUL_CANDIDATES = 16
 """Random points of the start-up among which one is chosen that is unlikely to fail, once any
@@ -326,11 +326,14 @@ class Proposer:
             seed=self._seed(cell),
         )
         found: dict[str, Proposal] = {}
-        asks = MAX_DUPLICATE_ASKS if sampler == "gp" else MAX_ASKS
+        seen = {frozenset(record.proposal.axes.items()) for record in mine}
+        asks = MAX_ADAPTIVE_ASKS if sampler in CHOOSING_SAMPLERS else MAX_ASKS
         for _ in range(MAX_GRID if sampler == "grid" else asks):
             point = study.ask()
             if point is None or len(found) == wanted:
                 break
+            if frozenset(point.items()) in seen:
+                continue
             try:
                 proposal = resolve(self.experiment, self.ground, cell, point, purpose="search")
             except InfeasibleError as error:
