@@ -16,6 +16,18 @@ from analysis.sensitivity import Sensitivity, sensitivity
 PROFILES_UNASKED = 2
 """Weak parameters that are profiled without being asked for."""
 
+NOTHING_TO_PROFILE = (
+    "too-few-points",
+    "constant-loss",
+    "start-returned",
+    "not-converged",
+    "not-unique",
+    "confounded",
+    "tokens-follow-params",
+    "frontier-only",
+)
+"""Where the design leaves whole directions open, a profile of one parameter adds nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Extras:
@@ -118,7 +130,7 @@ def _to_profile(fit: Fit, asked: Sequence[str]) -> list[str]:
         for name in reason.parameters
         if name == fit.law.offset or name in fit.law.nonlinear
     ]
-    if fit.certificate.refused_outright or fit.solved_law is not fit.law:
+    if any(fit.certificate.has(code) for code in NOTHING_TO_PROFILE):
         weak = []
     return list(dict.fromkeys([*asked, *weak[:PROFILES_UNASKED]]))
 

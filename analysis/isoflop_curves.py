@@ -107,7 +107,10 @@ def fit_curve(
         return _without_curve(budget, method, sizes, losses, reasons, np.exp(grid), curve)
     reasons += _position_reasons(place, logs, budget)
     loss_star = float(_curve(method, logs, losses, np.array([place]))[0])
-    inside = grid[curve <= loss_star * (1.0 + REGRET)]
+    if loss_star <= 0:
+        reasons.append(_no_minimum("negative-loss", budget, f"its minimum is {loss_star:.3g} nats"))
+        return _without_curve(budget, method, sizes, losses, reasons, np.exp(grid), curve)
+    inside = np.append(grid[curve <= loss_star * (1.0 + REGRET)], place)
     return IsoflopCurve(
         budget=budget,
         method=method,

@@ -109,12 +109,13 @@ def minimise(
     """Minimise R problems from R starts (R, P), chunk by chunk."""
     per_chunk = max(1, CHUNK_ELEMENTS // batch.losses.shape[-1])
     pieces = []
-    for first in range(0, len(start), per_chunk):
-        rows = slice(first, first + per_chunk)
-        data = batch.rows(rows)
-        pieces.append(
-            _minimise_chunk(surface, start[rows], data, estimator, max_iterations, longest_step)
-        )
+    with np.errstate(over="ignore", invalid="ignore"):
+        for first in range(0, len(start), per_chunk):
+            rows = slice(first, first + per_chunk)
+            data = batch.rows(rows)
+            pieces.append(
+                _minimise_chunk(surface, start[rows], data, estimator, max_iterations, longest_step)
+            )
     return Optima(
         inner=np.concatenate([piece.inner for piece in pieces]),
         objective=np.concatenate([piece.objective for piece in pieces]),

@@ -103,7 +103,7 @@ class Surface:
             coefficient = inner[:, 1 + position, None]
             exponent = inner[:, 1 + num_terms + position, None]
             total = total + coefficient * np.exp(-exponent * size)
-        return np.asarray(total, dtype=np.float64)
+        return np.maximum(np.asarray(total, dtype=np.float64), 1e-300)
 
     def residuals(self, inner: FloatArray, losses: FloatArray, estimator: Estimator) -> FloatArray:
         """Residuals (R, n) of the estimator's kind against ``losses`` (n,) or (R, n)."""

@@ -80,6 +80,12 @@ def test_near_duplicates_are_no_points() -> None:
     assert warned.n_star is not None
 
 
+def test_a_minimum_below_zero_is_no_loss() -> None:
+    curve = curve_of(SIZES, [9.0, 0.3, 0.01, 0.3, 9.0])
+    assert curve.n_star is None
+    assert curve.reasons[-1].code == "negative-loss"
+
+
 def test_an_off_centre_minimum_is_warned_about() -> None:
     x = np.log(np.array(SIZES))
     curve = curve_of(SIZES, (2.5 + 0.1 * (x - np.log(1.3e8)) ** 2).tolist(), "akima")
