@@ -234,10 +234,10 @@ class Ledger:
             )
         return state
 
-    def has_result(self, config_hash: str) -> bool:
-        """Whether this home has an accepted outcome of the identity, whatever its status."""
+    def accepted(self, config_hash: str) -> Outcome | None:
+        """The accepted outcome of an identity in this home, whatever its status; None without."""
         with self._reading() as connection:
-            return accepted_outcome(connection, config_hash) is not None
+            return accepted_outcome(connection, config_hash)
 
     def throughputs(self) -> list[Throughput]:
         """Of every result of this home, whatever its sweep: how fast it trained, and on what."""

@@ -110,8 +110,9 @@ class Proposer:
         settings = self.experiment.search
         tuned = self.experiment.tuning.learning_rate_multipliers
         if proposal.purpose == "tuning":
-            first = proposal.axes.get(RATE) in tuned and self._is_smallest(proposal)
-            return not first or bool(self.experiment.tuning.step_scale_inits)
+            largest = max(cell.train_flops for cell in self.cells)
+            checks = cell_of(proposal).train_flops == largest and len(self.cells) > 1
+            return checks or bool(self.experiment.tuning.step_scale_inits)
         if tuned:
             return True
         cell = cell_of(proposal)
@@ -184,22 +185,34 @@ class Proposer:
         if left <= len(checks) + len(repeats):
             return self._last_stage(records, known, checks, repeats)
         standing_in = foresee and any(is_pending(record) for record in records)
-        return self._search(records, known, tuned, standing_in)
+        found = self._search(records, known, tuned, standing_in)
+        if found is None and len(self._exhausted) == len(self.cells):
+            return self._last_stage(records, known, checks, repeats)
+        return found
 
     def _tune(self, arm: SearchArm, records: list[TrialRecord]) -> Stage:
         settings = self.experiment.tuning
         if not settings.learning_rate_multipliers:
             return Stage(tuned=TunedArm())
-        cell = min((c for c in self.cells if c.arm == arm), key=lambda c: c.train_flops)
         axes = cell_axes(self.experiment, arm)
-        start = self._cell_baselines(cell, axes)
-        if not start:
+        start = self._tuning_start(arm, axes)
+        if start is None:
             return Stage(tuned=TunedArm())
 
         def at(point: dict[str, AxisValue]) -> Proposal | None:
-            return self._try(cell, dict(start[0].axes) | point, purpose="tuning")
+            return self._try(cell_of(start), dict(start.axes) | point, purpose="tuning")
 
         return tune(settings, at, records, has_step_scale=STEP_SCALE in axes)
+
+    def _tuning_start(
+        self, arm: SearchArm, axes: Mapping[str, tuple[AxisValue, ...]]
+    ) -> Proposal | None:
+        """The arm's baseline at the smallest budget that has one."""
+        mine = [cell for cell in self.cells if cell.arm == arm]
+        for cell in sorted(mine, key=lambda cell: cell.train_flops):
+            for proposal in self._cell_baselines(cell, axes):
+                return proposal
+        return None
 
     def _owed(
         self, records: list[TrialRecord], tuned: Mapping[SearchArm, TunedArm]
@@ -414,9 +427,6 @@ class Proposer:
                 cell.arm, axes, lambda point: self._try(cell, point, purpose="baseline")
             )
         return self._baselines[key]
-
-    def _is_smallest(self, proposal: Proposal) -> bool:
-        return cell_of(proposal).train_flops == min(cell.train_flops for cell in self.cells)
 
     def _seed(self, cell: Cell) -> int:
         text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from experiments.command import print_json, talk
 from experiments.setup import (
@@ -25,7 +25,7 @@ from search.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
 from search.limits import predicted_memory_bytes
 from search.proposer import Ground, Proposer
 from search.results import configuration_numbers
-from search.trial import Proposal
+from search.trial import Outcome, Proposal, TrialState
 from spaces.errors import RequestError
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
@@ -98,11 +98,11 @@ def plan(experiment: Experiment, ground: Ground, home: Path) -> Plan:
     records = [record for record in recorded if reasons[record.config_hash] is None]
     trials = [_planned(experiment, record, *_fate(record), measured) for record in records]
     while (proposal := proposer.next(records, foresee=True)) is not None:
-        reused = ledger.has_result(proposal.config_hash)
-        record = _imagined(proposal, number=len(records), reused=reused)
+        known = ledger.accepted(proposal.config_hash)
+        record = _imagined(proposal, known, number=len(records))
         fate: Fate = "open" if proposer.depends_on_results(proposal, records) else "new"
         why = _why(proposal, experiment)
-        if reused:
+        if known is not None:
             fate, why = "reused", "this home has its result from another sweep"
         records.append(record)
         trials.append(_planned(experiment, record, fate, why, measured))
@@ -174,14 +174,18 @@ def _hours_cap(experiment: Experiment, trials: list[PlannedTrial], spent: float)
     return hours_cap_reached(experiment.limits, spent + sum(seconds) / SECONDS_PER_HOUR)
 
 
-def _imagined(proposal: Proposal, *, number: int, reused: bool) -> TrialRecord:
+def _imagined(proposal: Proposal, known: Outcome | None, *, number: int) -> TrialRecord:
+    """The record that a sweep would begin with, given what this home knows of the identity."""
+    state: TrialState = "queued"
+    if known is not None:
+        state = "reused" if known.status == "complete" else cast(TrialState, known.status)
     return TrialRecord(
         number=number,
         proposal=proposal,
-        state="reused" if reused else "queued",
+        state=state,
         set_aside=None,
         attempts=(),
-        outcome=None,
+        outcome=known,
         accepted_at=None,
         mlflow_run_id=None,
     )
@@ -239,9 +243,9 @@ def print_plan(found: Plan) -> None:
     convention = found.experiment.budget.convention
     table = Table(title=f"{found.experiment.name}: FLOPs in the {convention} convention")
     words = ("fate", "why", "arm")
-    columns = ("budget", "layers", "K", "width", "deep", "wide", "params", "deep/wide/shared")
-    columns += ("tokens", "tok/par", "steps", "batch", "lr", "memory", "time", "delivered")
-    for column in (*words, *columns):
+    shape = ("budget", "layers", "K", "width", "deep", "wide", "params", "deep/wide/shared")
+    spent = ("tokens", "tok/par", "steps", "batch", "lr", "memory", "time", "delivered")
+    for column in (*words, *shape, *spent):
         table.add_column(column, justify="left" if column in words else "right")
     for each in found.trials:
         table.add_row(*_row(each))

@@ -1,0 +1,96 @@
+"""``isoflop best``: ties, tuning and gains beside the leaderboard's contract."""
+
+from __future__ import annotations
+
+import random
+import zlib
+
+import pytest
+
+from experiments.cli import run
+from search.trial import Proposal
+from tests.experiments.recorded import record_sweep, write_experiment
+from tests.experiments.toy import run_json
+from tests.search.records import bowl
+from tests.sweeps import GROUND
+
+CONTRACT = {
+    "arm",
+    "architecture",
+    "parameters",
+    "tokens",
+    "epochs",
+    "forward_flops_per_token",
+    "train_flops",
+    "learning_rate",
+    "seed",
+    "loss_nats",
+    "bits_per_byte",
+    "config_hash",
+    "run_id",
+}
+
+
+def judge(proposal: Proposal) -> float:
+    """A bowl with the luck of each seed; the dual arm is a little better."""
+    luck = random.Random(zlib.crc32(proposal.config_hash.encode())).gauss(0, 0.01)
+    return bowl(proposal) + luck - (0.02 if proposal.arm == "dual" else 0)
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory):
+    home = tmp_path_factory.mktemp("best")
+    file = write_experiment(home, trials=60)
+    record_sweep(file, home, GROUND, judge=judge)
+    return ("best", str(file), "--home", str(home))
+
+
+def test_the_leaderboard_keeps_its_contract_and_marks_ties(words, capfd):
+    document = run_json(capfd, *words, "--top", "0")
+    assert document["link"] is None
+    assert [budget["target_flops"] for budget in document["budgets"]] == [1e10, 2e10, 4e10]
+    for budget in document["budgets"]:
+        board = budget["leaderboard"]
+        losses = [entry["loss_nats"] for entry in board]
+        assert losses == sorted(losses)
+        assert all(set(entry) >= CONTRACT for entry in board)
+        assert budget["seed_noise_degrees_of_freedom"] == 3
+        assert 0.001 < budget["seed_noise_nats"] < 0.05
+        tied = [entry["tied_with_best"] for entry in board]
+        assert True in tied
+        assert False in tied
+        assert budget["recommended"] in {entry["config_hash"] for entry in board}
+
+
+def test_every_entry_says_how_its_arm_was_tuned(words, capfd):
+    document = run_json(capfd, *words, "--top", "0")
+    found = {
+        (budget["target_flops"], entry["tuning"])
+        for budget in document["budgets"]
+        for entry in budget["leaderboard"]
+    }
+    assert found == {(1e10, "tuned"), (2e10, "transferred"), (4e10, "transferred")}
+    assert {tuning["arm"] for tuning in document["tuning"]} == {"dual", "standard"}
+
+
+def test_gains_have_intervals_or_a_reason(words, capfd):
+    gains = run_json(capfd, *words)["compute_equivalent_gains"]
+    assert [(gain["arm"], gain["train_flops"]) for gain in gains] == [
+        ("dual", 1e10),
+        ("dual", 2e10),
+        ("dual", 4e10),
+    ]
+    for gain in gains:
+        if gain["gain"] is None:
+            assert "range" in gain["refused"]
+        else:
+            assert gain["interval"][0] <= gain["gain"] <= gain["interval"][1]
+
+
+def test_a_person_reads_ties_tuning_and_gains(words, capfd):
+    assert run(list(words)) == 0
+    said = capfd.readouterr()
+    assert "=1" in said.out
+    assert "seed noise" in said.out
+    assert "learning rate tuned at 1e+10 FLOPs" in said.out
+    assert "compute-equivalent gain" in said.out + said.err
