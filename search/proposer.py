@@ -97,10 +97,10 @@ class Proposer:
         proposal = self._by_stage(counted, known, foresee)
         if proposal is None:
             return None
-        committed = committed_flops(records)
-        self.stopped_by = flops_cap_reached(
-            self.experiment.limits, committed, float(proposal.train_flops)
-        )
+        limits = self.experiment.limits
+        if limits.max_flops is not None:
+            committed, cost = committed_flops(records), float(proposal.train_flops)
+            self.stopped_by = flops_cap_reached(limits, committed, cost)
         return None if self.stopped_by else proposal
 
     def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
