@@ -208,8 +208,17 @@ def _load_library_tokenizer(path: Path) -> LibraryTokenizer:
     return LibraryTokenizer(library, name=str(path))
 
 
+LARGEST_FILE_BYTES = 100_000_000
+"""Of a tokenizer; those of today's large vocabularies have about 20 MB."""
+
+
 def _read_tokenizer_file(path: Path) -> str:
     try:
+        if path.stat().st_size >= LARGEST_FILE_BYTES:
+            raise RequestError(
+                f"a tokenizer has less than {LARGEST_FILE_BYTES:,} bytes, but {path} has "
+                f"{path.stat().st_size:,}; name the JSON file of a tokenizer"
+            )
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"tokenizer file {path} cannot be read: {error}") from error

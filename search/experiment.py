@@ -78,12 +78,22 @@ class Experiment(Settings):
         return self
 
 
+LARGEST_FILE_BYTES = 1_000_000
+"""Of an experiment; parsing takes a hundred times its size in memory."""
+
+
 def load_experiment(reference: str) -> Experiment:
     """The experiment of a shipped name or of a TOML path. Raises `RequestError` with every error.
 
     A relative text source is looked up beside the TOML file.
     """
     path = find_experiment(reference)
+    size = path.stat().st_size
+    if size > LARGEST_FILE_BYTES:
+        raise RequestError(
+            f"an experiment is a short file of at most {LARGEST_FILE_BYTES:,} bytes, but {path} "
+            f"has {size:,}; name the experiment's TOML file"
+        )
     try:
         fields = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

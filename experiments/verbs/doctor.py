@@ -13,7 +13,7 @@ from experiments.command import default_home, parse_options, print_json, talk
 from experiments.setup import standard_output_kept_clean
 from runners.files import PARTIAL_SUFFIX
 from runners.mlflow_view import local_tracking_uri
-from search.ledger import Ledger, TrialRecord
+from search.ledger import FILE_NAME, Ledger, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ def run(argv: list[str]) -> int:
                 rebuild_mlflow(ledger, uri)
         findings = examine(ledger, uri)
         counts = {name: len(ledger.trials(name)) for name in ledger.sweep_names()}
+    if findings:
+        talk(f"isoflop doctor: {len(findings)} findings, each with what to do")
     if options.json:
         print_json({"sweeps": counts, "findings": [asdict(each) for each in findings]})
     else:
@@ -194,3 +196,14 @@ def rebuild_mlflow(ledger: Ledger, tracking_uri: str) -> None:
         talk(f"{local} could not be read; it is now {aside}")
     for sweep in ledger.sweep_names():
         talk(f"{sweep}: {rebuild_sweep(ledger, sweep, tracking_uri=tracking_uri)} runs made again")
+
+
+def settle_after_crash(home: Path) -> None:
+    """Where the last driver of a home was killed, show its trials as preempted, not as running."""
+    if not (home / FILE_NAME).exists():
+        return
+    with contextlib.closing(Ledger(home)) as ledger:
+        holder = ledger.holder()
+        if holder is not None and holder.process.is_gone:
+            with ledger.held(), standard_output_kept_clean():
+                rebuild_mlflow(ledger, local_tracking_uri(home))
