@@ -102,6 +102,12 @@ def published_grid(num: int) -> FloatArray:
     return np.asarray(grid[np.linspace(0, len(grid) - 1, num).astype(int)])
 
 
+def published_order(outer: FloatArray) -> FloatArray:
+    """Our parameters (E, A, B, alpha, beta) as theirs (a, b, e, alpha, beta)."""
+    floor, by_size, by_tokens, alpha, beta = outer
+    return np.array([np.log(by_size), np.log(by_tokens), np.log(floor), alpha, beta])
+
+
 def cpu_seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     """CPU seconds of one call, and what it returned."""
     began = time.process_time()
@@ -148,9 +154,13 @@ def measure(options: SpeedOptions) -> dict[str, Any]:
     )
     warm = found[int(values.argmin())].x
     few = weights[:RESAMPLES_OF_THE_OTHER]
-    one_by_one, _ = cpu_seconds(
-        lambda: [run_lbfgs(objective_of(points, row), warm[None]) for row in few]
-    )
+    objectives = [objective_of(points, row) for row in few]
+    one_by_one, singles = cpu_seconds(lambda: [run_lbfgs(o, warm[None])[0].fun for o in objectives])
+    best = [
+        objective.value_and_gradient(published_order(row))[0]
+        for objective, row in zip(objectives, replicates.outer, strict=False)
+    ]
+    reached = int((np.array(singles) <= np.array(best) * (1 + 1e-6)).sum())
     scaled = one_by_one * options.resamples / len(few)
     return {
         "num_rows": points.num_rows,
@@ -171,6 +181,7 @@ def measure(options: SpeedOptions) -> dict[str, Any]:
             "share_converged": replicates.share_converged,
             "one_by_one_seconds_scaled": scaled,
             "one_by_one_measured": len(few),
+            "one_by_one_at_optimum": reached,
             "ratio": scaled / boot,
         },
     }
@@ -201,8 +212,8 @@ def main(argv: list[str]) -> int:
         f"within 1 %, {fit['grid_at_optimum']} within 1e-6\n  ratio {fit['ratio']:.0f} x\n"
         f"{boot['resamples']} resamples: ours {boot['ours_seconds']:.2f} s "
         f"({100 * boot['share_converged']:.1f} % converged); one L-BFGS-B each "
-        f"{boot['one_by_one_seconds_scaled']:.1f} s (from {boot['one_by_one_measured']}); ratio "
-        f"{boot['ratio']:.0f} x\ntargets met: {met}"
+        f"{boot['one_by_one_seconds_scaled']:.1f} s (from {boot['one_by_one_measured']}, of which "
+        f"{boot['one_by_one_at_optimum']} end within 1e-6 of ours); ratio {boot['ratio']:.0f} x\ntargets met: {met}"
     )
     return 0 if met else 1
 
