@@ -21,14 +21,11 @@ from typing import Any
 import safetensors.torch
 from torch import Tensor
 
-from runners.files import PARTIAL_SUFFIX, partial_path, sync_folder
+from runners.files import CHECKPOINTS_KEPT, PARTIAL_SUFFIX, partial_path, sync_folder
 from search.crash_points import reach
 from spaces.errors import RequestError
 
 FORMAT_VERSION = 1
-NUM_KEPT = 2
-"""The newest checkpoint and the one before it."""
-
 _MANIFEST = "manifest.json"
 _FILES = ("weights.safetensors", "optimizer.safetensors", "state.json")
 
@@ -89,7 +86,7 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
     _read(place)
     reach("after checkpoint proof")
-    for older in _places(folder)[NUM_KEPT:]:
+    for older in _places(folder)[CHECKPOINTS_KEPT:]:
         shutil.rmtree(older, ignore_errors=True)
     return place
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runners.checkpoint import NUM_KEPT
+from runners.files import CHECKPOINTS_KEPT
 from search.trial import TrialConfig
 from spaces.parameters import count_parameters
 
@@ -25,13 +25,13 @@ class Shortage:
     folder: Path
     """Where."""
     needed_bytes: int
-    """For the next attempt."""
+    """What has to fit."""
     free_bytes: int
     """What there is."""
 
     def __str__(self) -> str:
         return (
-            f"{self.folder} needs {self.needed_bytes / 1e6:.1f} MB for the next trial and has "
+            f"{self.folder} needs {self.needed_bytes / 1e6:.1f} MB and has "
             f"{self.free_bytes / 1e6:.1f} MB free"
         )
 
@@ -39,7 +39,7 @@ class Shortage:
 def attempt_bytes(config: TrialConfig, *, keep_weights: bool) -> int:
     """Most that one attempt has on disk at once: its checkpoints, one half-written, and weights."""
     weights = count_parameters(config.architecture).total * BYTES_PER_VALUE
-    checkpoints = (NUM_KEPT + 1) * VALUES_PER_PARAMETER * weights
+    checkpoints = (CHECKPOINTS_KEPT + 1) * VALUES_PER_PARAMETER * weights
     return checkpoints + (weights if keep_weights else 0)
 
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import IO
 
 PARTIAL_SUFFIX = ".partial"
+CHECKPOINTS_KEPT = 2
+"""Of a running trial: the newest and the one before it."""
 
 
 def partial_path(path: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from experiments.setup import (
     report_set_aside,
     resolve_device,
 )
+from runners.disk import find_shortage, sweep_bytes
 from search.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.experiment import Experiment
 from search.forecast import predicted_seconds
@@ -80,6 +82,9 @@ def run(argv: list[str]) -> int:
         home = options.home if (options.home / FILE_NAME).exists() else Path(scratch)
         _, ground = prepare_ground(experiment, options.home)
         found = replace(plan(experiment, ground, home), price=options.price)
+    shortage = find_shortage(options.home.resolve(), _totals(found)["disk_bytes"])
+    if shortage is not None:
+        talk(f"{shortage}: the sweep would pause until there is room")
     if options.json:
         print_json(plan_document(found))
     else:
@@ -229,6 +234,11 @@ def _totals(found: Plan) -> dict[str, Any]:
         "train_flops_to_run": sum(each.record.proposal.train_flops for each in to_run),
         "tokens_to_run": sum(each.record.proposal.config.tokens for each in to_run),
         "largest_memory_bytes": json_number(max((e.memory_bytes for e in to_run), default=0.0)),
+        "disk_bytes": sweep_bytes(
+            [each.record.proposal.config for each in to_run],
+            num_workers=found.experiment.workers.count or os.cpu_count() or 1,
+            keep_weights=found.experiment.training.save_weights,
+        ),
         "worker_hours_to_run": hours,
         "worker_hours_spent": found.spent_hours,
         "cost": None if hours is None or found.price is None else hours * found.price,
@@ -261,6 +271,7 @@ def _print_totals(found: Plan) -> None:
         f"{totals['train_flops_to_run']:.3g} training FLOPs, {totals['tokens_to_run']:,} tokens, "
         f"at most {totals['largest_memory_bytes'] / 1e9:.2f} GB each"
     )
+    print(f"disk: at most {totals['disk_bytes'] / 1e6:.1f} MB of checkpoints, weights and records")
     if totals["worker_hours_to_run"] is None:
         print("time: not known, since this device has trained nothing in this home yet")
     else:
