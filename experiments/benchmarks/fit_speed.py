@@ -213,7 +213,8 @@ def main(argv: list[str]) -> int:
         f"{boot['resamples']} resamples: ours {boot['ours_seconds']:.2f} s "
         f"({100 * boot['share_converged']:.1f} % converged); one L-BFGS-B each "
         f"{boot['one_by_one_seconds_scaled']:.1f} s (from {boot['one_by_one_measured']}, of which "
-        f"{boot['one_by_one_at_optimum']} end within 1e-6 of ours); ratio {boot['ratio']:.0f} x\ntargets met: {met}"
+        f"{boot['one_by_one_at_optimum']} end within 1e-6 of ours); ratio {boot['ratio']:.0f} x\n"
+        f"targets met: {met}"
     )
     return 0 if met else 1
 
