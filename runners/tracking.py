@@ -24,6 +24,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from runners.files import PARTIAL_SUFFIX, partial_path
 from runners.mlflow_check import compare_sweep, find_runs
 from runners.mlflow_rows import (
     CONFIGURATION_FILE,
@@ -73,6 +74,9 @@ class MlflowProjection:
         self._ledger = ledger
         self._sweep = sweep
         self._uri = tracking_uri
+        self._database = sqlite_path(tracking_uri)
+        if self._database is not None:
+            create_database(self._database)
         self._client = MlflowClient(tracking_uri=tracking_uri)
         self._experiment_id = self._find_experiment()
         self._runs: dict[str, _Sent] = {}
@@ -100,8 +104,8 @@ class MlflowProjection:
         reach("before mlflow end")
         self._client.set_terminated(self._parent_id, "KILLED" if interrupted else "FINISHED")
         reach("after mlflow end")
-        if self._uri == local_tracking_uri(self._ledger.home):
-            analyse_database(Path(self._uri.removeprefix("sqlite:///")))
+        if self._database is not None:
+            analyse_database(self._database)
 
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._sweep)
@@ -280,6 +284,9 @@ def is_whole(path: Path) -> bool:
 
 def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
     """Delete a sweep's runs that differ from the ledger and send them again; how many."""
+    database = sqlite_path(tracking_uri)
+    if database is not None:
+        create_database(database)
     client = MlflowClient(tracking_uri=tracking_uri)
     differing = compare_sweep(ledger, sweep, tracking_uri=tracking_uri)
     for run in find_runs(client, sweep, "trial"):
@@ -289,6 +296,28 @@ def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
     unfinished = any(record.outcome is None for record in records)
     MlflowProjection(ledger, sweep, tracking_uri=tracking_uri).finish(interrupted=unfinished)
     return len(differing.keys() - {None})
+
+
+def sqlite_path(tracking_uri: str) -> Path | None:
+    """The file of a SQLite tracking database; None for a server."""
+    if not tracking_uri.startswith("sqlite:///"):
+        return None
+    return Path(tracking_uri.removeprefix("sqlite:///"))
+
+
+def create_database(path: Path) -> None:
+    """Make MLflow's database, if there is none, whole or not at all.
+
+    One that was left half-made by a killed process can never be opened again: MLflow finds tables
+    that it wants to create.
+    """
+    if path.exists():
+        return
+    for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}*"):
+        leftover.unlink(missing_ok=True)
+    partial = partial_path(path)
+    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
+    partial.replace(path)
 
 
 def analyse_database(path: Path) -> None:

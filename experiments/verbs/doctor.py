@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -169,10 +169,16 @@ def _examine_files(home: Path, sweep: str, records: list[TrialRecord]) -> Iterat
 
 def _examine_mlflow(ledger: Ledger, sweep: str, tracking_uri: str) -> Iterator[Finding]:
     from runners.mlflow_check import compare_sweep
+    from runners.tracking import sqlite_path
 
     remedy = "`isoflop doctor --rebuild-mlflow` makes it the ledger's"
+    database = sqlite_path(tracking_uri)
     try:
-        differences = compare_sweep(ledger, sweep, tracking_uri=tracking_uri)
+        if database is not None and not database.exists():
+            raise FileNotFoundError(f"there is no {database}")
+        differences: Mapping[str | None, list[str]] = compare_sweep(
+            ledger, sweep, tracking_uri=tracking_uri
+        )
     except Exception as error:  # whatever MLflow or its store raises
         differences = {None: [f"MLflow cannot be read: {str(error).splitlines()[0]}"]}
     for config_hash, problems in differences.items():

@@ -8,6 +8,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from runners.mlflow_check import compare_sweep
 from runners.mlflow_view import BEST_VIEW_KEY, local_tracking_uri
 from runners.tracking import MlflowProjection
 from search.ledger import Ledger, TrialRecord
@@ -66,3 +67,34 @@ def test_mlflow_equals_the_ledger_run_by_run_however_often_it_is_sent(tmp_path: 
     assert failed.data.tags["isoflop.reason"] == "loss rose"
     experiment = client.get_experiment(ledger.sweep("toy").mlflow_experiment_id)
     assert f"mlflow.sharedViewState.{BEST_VIEW_KEY}" in experiment.tags
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_database_that_was_left_half_made_is_made_again(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path, toy_experiment())
+    (tmp_path / ".mlflow.sqlite.1-ab.partial").write_bytes(b"half")
+    uri = local_tracking_uri(tmp_path)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    assert not list(tmp_path.glob(".*"))
+    assert MlflowClient(tracking_uri=uri).get_experiment_by_name("toy") is not None
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_moved_rank_is_one_more_point_and_an_equal_one_is_none(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "home", toy_experiment())
+    fill(ledger, tmp_path)
+    uri = local_tracking_uri(tmp_path / "home")
+    for _ in range(3):
+        MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    best = next(record for record in ledger.trials("toy") if record.is_result)
+    ledger.set_aside("toy", {best.config_hash: "the text changed"})
+    for _ in range(2):
+        MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    client = MlflowClient(tracking_uri=uri)
+    steps = {
+        config_hash: [p.step for p in client.get_metric_history(run.info.run_id, "rank_in_budget")]
+        for config_hash, run in runs_of(client, ledger).items()
+    }
+    assert all(found == list(range(len(found))) for found in steps.values())
+    assert max(map(len, steps.values())) == 2
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
