@@ -14,6 +14,10 @@ from search.trial import Proposal, SearchArm
 Floats = NDArray[np.float64]
 
 
+MAX_RESULTS = 1000
+"""Results of an arm that its model is made of, at most: its cost grows with their cube."""
+
+
 class ArmModels:
     """Surrogates of the arms of a sweep; remembers what is costly and changes rarely."""
 
@@ -37,7 +41,7 @@ class ArmModels:
         mine = sorted(
             (record for record in records if record.proposal.arm == arm), key=lambda r: r.number
         )
-        results = [record for record in mine if record.is_result]
+        results = _most_telling([record for record in mine if record.is_result])
         if len(results) < MIN_RESULTS:
             return None
         model = self._condition(results, self._hyperparameters(results))
@@ -55,6 +59,18 @@ class ArmModels:
         raw = self.features([record.proposal for record in results])
         losses = np.array([loss_of(record) for record in results])
         return Surrogate(raw, losses, fitted=fitted)
+
+
+def _most_telling(results: list[TrialRecord]) -> list[TrialRecord]:
+    """The results that a model is made of: all, or the best of each budget where they are many."""
+    if len(results) <= MAX_RESULTS:
+        return results
+    by_budget: dict[float | None, list[TrialRecord]] = {}
+    for record in results:
+        by_budget.setdefault(record.proposal.budget.train_flops, []).append(record)
+    share = MAX_RESULTS // len(by_budget)
+    kept = [r for group in by_budget.values() for r in sorted(group, key=loss_of)[:share]]
+    return sorted(kept, key=lambda record: record.number)
 
 
 def is_pending(record: TrialRecord) -> bool:
@@ -80,13 +96,13 @@ def denoised_losses(records: Sequence[TrialRecord]) -> dict[str, float]:
     for arm in sorted({record.proposal.arm for record in results}):
         mine = [record for record in results if record.proposal.arm == arm]
         model = models.model(arm, mine)
-        losses = np.array([loss_of(record) for record in mine])
-        if model is not None:
-            mean, _ = model.predict(models.features([record.proposal for record in mine]))
-            losses = model.warp.inverse(mean)
-        found |= {
-            record.config_hash: float(loss) for record, loss in zip(mine, losses, strict=True)
-        }
+        found |= {record.config_hash: loss_of(record) for record in mine}
+        if model is None:
+            continue
+        modelled = _most_telling(mine)
+        mean, _ = model.predict(models.features([record.proposal for record in modelled]))
+        losses = model.warp.inverse(mean).tolist()
+        found |= {r.config_hash: loss for r, loss in zip(modelled, losses, strict=True)}
     return found
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy.optimize import check_grad
 
+from search.denoised import denoised_losses, recommend
 from search.study import CellStudy, Observation
 from search.surrogate import (
     REFIT_GROWTH,
@@ -18,6 +19,8 @@ from search.surrogate import (
     failure_probability,
     milestone,
 )
+from tests.search.records import bowl, play
+from tests.sweeps import toy_experiment
 
 CHANCE = np.random.default_rng(0)
 X = CHANCE.normal(size=(60, 4))
@@ -152,3 +155,14 @@ def test_all_fixed_axes_are_one_point():
 
 
 AXES_POINT = {"a": 5, "b": 1.0, "gate": "x", "c": 7}
+
+
+def test_a_large_sweep_is_modelled_by_the_best_of_each_budget(monkeypatch):
+    experiment = toy_experiment(trials=40, arms=["dual"], search={"sampler": "random"})
+    records = play(experiment, bowl)
+    monkeypatch.setattr("search.denoised.MAX_RESULTS", 16)
+    losses = denoised_losses(records)
+    assert set(losses) == {record.config_hash for record in records}
+    for budget, best in recommend(records).items():
+        there = [r for r in records if r.proposal.budget.train_flops == budget]
+        assert bowl(best.proposal) < np.quantile([bowl(r.proposal) for r in there], 0.2)
