@@ -51,7 +51,7 @@ def test_json_lines_plain_and_compressed(tmp_path: Path, name: str, pack: type[b
 def test_folder_is_read_in_order_of_names_without_byte_order_marks(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "two.txt").write_bytes(b"\xef\xbb\xbftwo")
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one"))
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"one", mtime=0))
     (tmp_path / "c.jsonl").write_bytes(b"\xef\xbb\xbf" + json_lines("three", "four"))
     (tmp_path / "notes.md").write_text("not text of the corpus")
     (tmp_path / ".hidden.txt").write_text("nor this")
@@ -107,7 +107,7 @@ def test_blocks_join_to_the_text_and_stay_utf8(text: str) -> None:
             "a.jsonl is not UTF-8: byte 0xe9 at offset 30",
         ),
         ("a.txt.bz2", b"no bzip2 at all", "a.txt.bz2 cannot be read: Invalid data stream"),
-        ("a.txt.gz", gzip.compress(b"text " * 99)[:-9], "a.txt.gz is damaged: "),
+        ("a.txt.gz", gzip.compress(b"text " * 99, mtime=0)[:-9], "a.txt.gz is damaged: "),
         ("a.txt", b"a\0b", "a.txt holds a NUL at byte 1"),
         ("a.jsonl", b'{"text": "a\\u0000"}\n', "a.jsonl, line 1: NUL at byte 1 of the text"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "a.jsonl, line 2: no text"),
