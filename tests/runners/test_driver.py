@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from runners.disk import Shortage
 from runners.driver import Driver, SweepEvent, SweepSummary
 from runners.pool import Assignment, Report, StopReason, WorkerLost
 from search.experiment import Experiment
 from search.ledger import Ledger
+from search.ledger_errors import DiskFull
 from search.proposer import Proposer
 from search.trial import Outcome, Progress, TrialConfig
-from tests.sweeps import GROUND, open_ledger, toy_experiment
+from tests.sweeps import GROUND, open_ledger, toy_experiment, toy_proposals
 
 
 class ScriptedPool:
@@ -79,9 +85,11 @@ def drive(
     script: Callable[[Assignment], list[object]],
     *,
     should_stop: Callable[[], bool] = lambda: False,
+    say: Callable[[str], None] = lambda _: None,
+    pool_class: type[ScriptedPool] | None = None,
 ) -> tuple[SweepSummary, Ledger, ScriptedPool, list[SweepEvent]]:
     ledger = open_ledger(home, experiment)
-    pool, events, said = ScriptedPool(script), list[SweepEvent](), list[str]()
+    pool, events = (pool_class or ScriptedPool)(script), list[SweepEvent]()
     driver = Driver(
         sweep=experiment.name,
         ledger=ledger,
@@ -89,7 +97,7 @@ def drive(
         pool=pool,
         folder=home / "sweeps",
         watch=events.append,
-        say=said.append,
+        say=say,
         should_stop=should_stop,
     )
     return driver.run(), ledger, pool, events
@@ -169,3 +177,116 @@ def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) ->
     assert len({each.config.config_hash for each in pool.assignments}) == 3
     assert all(record.outcome and record.outcome.reason == "loss rose" for record in records)
     assert not any(record.is_result for record in records)
+
+
+def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.driver.POLL_SECONDS", 0.01)
+    experiment = toy_experiment(
+        trials=1, workers={"pool": "inline", "device": "cpu", "silence_seconds": 0.2}
+    )
+    pools: list[ScriptedPool] = []
+
+    class Sleepy(ScriptedPool):
+        """The first attempt says nothing until it is given up, then everything at once."""
+
+        def num_free(self) -> int:
+            pools[:] = [self]
+            return 1 if len(self.assignments) == len(self.abandoned) else 0
+
+        def assign(self, assignment: Assignment) -> None:
+            self.assignments.append(assignment)
+            if len(self.assignments) > 1:
+                for attempt in self.assignments:
+                    for content in finish(attempt.config, loss_nats=float(attempt.attempt_id)):
+                        self._pending.append(
+                            Report(attempt_id=attempt.attempt_id, node="n", pid=1, content=content)  # type: ignore[arg-type]
+                        )
+
+        def reports(self, *, timeout_seconds: float) -> list[Report]:
+            time.sleep(timeout_seconds)
+            return super().reports(timeout_seconds=timeout_seconds)
+
+    summary, ledger, _, events = drive(tmp_path, experiment, lambda _: [], pool_class=Sleepy)
+    (record,) = ledger.trials("toy")
+    assert [each.state for each in record.attempts] == ["lost", "complete"]
+    assert record.attempts[0].reason == "its worker said nothing for 0.2 s"
+    assert record.outcome is not None
+    assert record.outcome.loss_nats == record.attempts[1].id
+    (late,) = ledger.stale_outcomes()
+    assert (late.attempt_number, late.conflict) == (1, False)
+    assert [event.kind for event in events].count("stale") == 1
+    assert summary.num_lost == 1
+    assert pools[0].abandoned == [record.attempts[0].id]
+
+
+def test_without_room_the_sweep_pauses_with_a_number_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.driver.POLL_SECONDS", 0.01)
+    lacking = iter([True, True, True])
+
+    def find(folder: Path, needed_bytes: int) -> Shortage | None:
+        short = Shortage(folder=folder, needed_bytes=needed_bytes, free_bytes=12_000)
+        return short if next(lacking, False) else None
+
+    monkeypatch.setattr("runners.driver.find_shortage", find)
+    said: list[str] = []
+    summary, ledger, _, _ = drive(
+        tmp_path, toy_experiment(trials=2), lambda each: finish(each.config), say=said.append
+    )
+    assert summary.num_run == 2
+    assert len(said) == 1
+    assert re.fullmatch(r"paused: .*/sweeps needs [\d.]+ MB and has 0.0 MB free; .*", said[0])
+    assert all(record.is_result for record in ledger.trials("toy"))
+
+
+def test_a_write_without_room_is_made_when_there_is_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runners.driver.POLL_SECONDS", 0.01)
+    accept, failures = Ledger.accept, iter([True, True])
+
+    def full(self: Ledger, *words: object, **named: object) -> object:
+        if next(failures, False):
+            raise DiskFull("the ledger needs up to 1 MB")
+        return accept(self, *words, **named)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Ledger, "accept", full)
+    said: list[str] = []
+    _, ledger, _, _ = drive(
+        tmp_path, toy_experiment(trials=1), lambda each: finish(each.config), say=said.append
+    )
+    assert said == ["paused: the ledger needs up to 1 MB"]
+    assert [record.state for record in ledger.trials("toy")] == ["complete"]
+
+
+def test_drivers_that_die_do_not_count_against_a_trial(tmp_path: Path) -> None:
+    experiment = toy_experiment(trials=1)
+    ledger = open_ledger(tmp_path, experiment)
+    (proposal,) = toy_proposals(tmp_path, 1)
+    ledger.add_trial("toy", proposal)
+    for _ in range(5):
+        ledger.start_attempt("toy", proposal.config_hash)
+        assert ledger.fence_all(reason="its driver is gone") == 1
+    ledger.close()
+    scripts = iter([[WorkerLost(reason="killed")]])
+    _, ledger, _, _ = drive(
+        tmp_path, experiment, lambda each: next(scripts, None) or finish(each.config)
+    )
+    (record,) = ledger.trials("toy")
+    assert [each.state for each in record.attempts] == ["preempted"] * 5 + ["lost", "complete"]
+
+
+def test_a_lost_trial_keeps_its_curve_and_its_flops(tmp_path: Path) -> None:
+    def script(assignment: Assignment) -> list[object]:
+        progress = finish(assignment.config)[0]
+        return [progress, WorkerLost(reason="killed")]
+
+    _, ledger, _, _ = drive(tmp_path, toy_experiment(trials=1), script)
+    (record,) = ledger.trials("toy")
+    assert record.state == "failed"
+    assert record.reason is not None
+    half = record.proposal.config.tokens // 2 * record.proposal.train_flops_per_token
+    assert [each.spent_flops for each in record.attempts] == [half] * 3
