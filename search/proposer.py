@@ -10,49 +10,27 @@ budget and repeat the leaders with other seeds.
 from __future__ import annotations
 
 import itertools
-import math
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from search.baselines import baselines
 from search.caps import committed_flops, flops_cap_reached
+from search.cell_search import CellSearch
 from search.cells import (
     Cell,
     cell_axes,
     cell_of,
     changed_fields,
-    require_within_limits,
     resolve,
 )
 from search.cells import Ground as Ground
-from search.choice import FAILED_STATES, any_failed, around_leaders, choose
-from search.denoised import ArmModels, is_pending
+from search.denoised import is_pending
 from search.experiment import Experiment
 from search.ledger import TrialRecord
-from search.limits import graded_limits
 from search.replicates import next_replicate, owed_replicates
-from search.settings import Sampler
 from search.stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
-from search.study import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
-from search.trial import Proposal, Purpose, SearchArm
-from search.tuning import RATE, STEP_SCALE, possible_rates, transferred
+from search.study import CHOOSING_SAMPLERS, AxisValue
+from search.trial import Proposal, SearchArm
+from search.tuning import RATE, STEP_SCALE, possible_rates
 from spaces.errors import InfeasibleError, RequestError
-
-MAX_ASKS = 200
-"""Points asked of a sampler before the grid is searched instead."""
-
-MAX_ADAPTIVE_ASKS = 40
-"""The same for samplers that use results, whose asks are slow."""
-
-CAREFUL_CANDIDATES = 16
-"""Random points of the start-up among which one is chosen that is unlikely to fail, once any
-trial of the arm has failed."""
-
-OFF_BUDGET_EXCESS = 1.0
-"""What a sampler is told of a point that no size or number of tokens brings onto the budget."""
-
-MAX_GRID = 20_000
-"""Points of a cell's grid that are looked at for one that is new and feasible."""
 
 
 class Proposer:
@@ -76,11 +54,8 @@ class Proposer:
             for budget in experiment.budget.budgets()
             for arm in experiment.arms
         ]
-        self._models = ArmModels()
+        self._search = CellSearch(experiment, ground)
         self._exhausted: set[Cell] = set()
-        self._excesses: dict[str, float] = {}
-        self._why_not: dict[Cell, str] = {}
-        self._baselines: dict[tuple[Cell, tuple[object, ...]], list[Proposal]] = {}
 
     def next(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> Proposal | None:
         """The next trial, or None: the sweep has all it asks for or all there is, must wait for
@@ -131,7 +106,7 @@ class Proposer:
             if value not in allowed.get(name, ()):
                 return f"axes.{name} no longer holds {value}"
         try:
-            again = self.resolve(
+            again = self._search.resolve(
                 cell,
                 proposal.axes,
                 purpose=proposal.purpose,
@@ -143,28 +118,6 @@ class Proposer:
         if again.config_hash == proposal.config_hash:
             return None
         return "changed since: " + ", ".join(changed_fields(proposal.config, again.config))
-
-    def resolve(
-        self,
-        cell: Cell,
-        axes: Mapping[str, AxisValue],
-        *,
-        purpose: Purpose,
-        init_seed: int | None = None,
-        data_seed: int | None = None,
-    ) -> Proposal:
-        """Axis values to a configuration within the limits. Raises `InfeasibleError`."""
-        proposal = resolve(
-            self.experiment,
-            self.ground,
-            cell,
-            axes,
-            purpose=purpose,
-            init_seed=init_seed,
-            data_seed=data_seed,
-        )
-        require_within_limits(self.experiment, proposal)
-        return proposal
 
     # Stages
 
@@ -185,7 +138,7 @@ class Proposer:
         if left <= len(checks) + len(repeats):
             return self._last_stage(records, known, checks, repeats)
         standing_in = foresee and any(is_pending(record) for record in records)
-        found = self._search(records, known, tuned, standing_in)
+        found = self._search_cells(records, known, tuned, standing_in)
         if found is None and len(self._exhausted) == len(self.cells):
             return self._last_stage(records, known, checks, repeats)
         return found
@@ -200,7 +153,7 @@ class Proposer:
             return Stage(tuned=TunedArm())
 
         def at(point: dict[str, AxisValue]) -> Proposal | None:
-            return self._try(cell_of(start), dict(start.axes) | point, purpose="tuning")
+            return self._search.attempt(cell_of(start), dict(start.axes) | point, purpose="tuning")
 
         return tune(settings, at, records, has_step_scale=STEP_SCALE in axes)
 
@@ -210,7 +163,7 @@ class Proposer:
         """The arm's baseline at the smallest budget that has one."""
         mine = [cell for cell in self.cells if cell.arm == arm]
         for cell in sorted(mine, key=lambda cell: cell.train_flops):
-            for proposal in self._cell_baselines(cell, axes):
+            for proposal in self._search.baselines(cell, axes):
                 return proposal
         return None
 
@@ -233,7 +186,7 @@ class Proposer:
         for check in checks:
             leader = check.leader.proposal
             point = dict(leader.axes) | {RATE: check.multiplier}
-            proposal = self._try(cell_of(leader), point, purpose="tuning")
+            proposal = self._search.attempt(cell_of(leader), point, purpose="tuning")
             if proposal is not None and proposal.config_hash not in known:
                 return proposal
         for budget in repeats:
@@ -258,7 +211,7 @@ class Proposer:
 
     # Search
 
-    def _search(
+    def _search_cells(
         self,
         records: list[TrialRecord],
         known: set[str],
@@ -275,137 +228,18 @@ class Proposer:
             by_cell[cell_of(record.proposal)].append(record)
         ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
         for cell in sorted(ready, key=lambda cell: len(by_cell[cell])):
-            proposal = self._propose(
+            proposal = self._search.propose(
                 cell, records, by_cell[cell], known, tuned=tuned[cell.arm], sampler=sampler
             )
             if proposal is not None:
                 return proposal
             self._exhausted.add(cell)
-        if not records and self._why_not:
-            reasons = sorted(set(self._why_not.values()))
+        if not records and self._search.why_not:
+            reasons = sorted(set(self._search.why_not.values()))
             raise RequestError(f"no trial fits this experiment: {reasons[0]}")
         return None
 
-    def _propose(
-        self,
-        cell: Cell,
-        records: list[TrialRecord],
-        mine: list[TrialRecord],
-        known: set[str],
-        *,
-        tuned: TunedArm,
-        sampler: Sampler,
-    ) -> Proposal | None:
-        """The cell's baseline, or the best of its candidates that are new and feasible."""
-        axes = self._axes(cell.arm, tuned)
-        for proposal in self._cell_baselines(cell, axes):
-            if proposal.config_hash not in known:
-                return proposal
-        settings = self.experiment.search
-        models = sampler == "tpe" and settings.candidates > 1
-        past_startup = len(mine) >= settings.startup_trials
-        model = self._models.model(cell.arm, records) if models and past_startup else None
-        careful = models and model is None and any_failed(records, cell)
-        wanted = 1 if model is None else settings.candidates
-        wanted = CAREFUL_CANDIDATES if careful else wanted
-        found = self._sampled(cell, axes, mine, known, sampler=sampler, wanted=wanted)
-        if model is not None:
-            seed = f"{self._seed(cell)}/{len(mine)}"
-            near = around_leaders(axes, cell, records, seed=seed)
-            found |= self._feasible(cell, near, known)
-        if not found:
-            return next(iter(self._feasible(cell, _grid(axes), known, limit=1).values()), None)
-        if model is None and not careful:
-            return next(iter(found.values()))
-        return choose(list(found.values()), cell, records, model=model, models=self._models)
-
-    def _sampled(
-        self,
-        cell: Cell,
-        axes: Mapping[str, tuple[AxisValue, ...]],
-        mine: list[TrialRecord],
-        known: set[str],
-        *,
-        sampler: Sampler,
-        wanted: int,
-    ) -> dict[str, Proposal]:
-        """New and feasible proposals of the sampler, by configuration hash."""
-        settings = self.experiment.search
-        study = CellStudy(
-            axes,
-            [_observe(record, self._excess(record.proposal)) for record in mine],
-            sampler=sampler,
-            startup_trials=settings.startup_trials,
-            seed=self._seed(cell),
-        )
-        found: dict[str, Proposal] = {}
-        seen = {frozenset(record.proposal.axes.items()) for record in mine}
-        asks = MAX_ADAPTIVE_ASKS if sampler in CHOOSING_SAMPLERS else MAX_ASKS
-        for _ in range(MAX_GRID if sampler == "grid" else asks):
-            point = study.ask()
-            if point is None or len(found) == wanted:
-                break
-            if frozenset(point.items()) in seen:
-                continue
-            try:
-                proposal = resolve(self.experiment, self.ground, cell, point, purpose="search")
-            except InfeasibleError as error:
-                self._why_not[cell] = str(error)
-                study.refuse(OFF_BUDGET_EXCESS)
-                continue
-            excess = self._excess(proposal)
-            if excess > 0:
-                study.refuse(excess)
-            elif proposal.config_hash not in known:
-                found[proposal.config_hash] = proposal
-        return found
-
-    def _feasible(
-        self,
-        cell: Cell,
-        points: Iterator[dict[str, AxisValue]],
-        known: set[str],
-        *,
-        limit: int = MAX_GRID,
-    ) -> dict[str, Proposal]:
-        """Proposals at points that are new and feasible, by configuration hash."""
-        found: dict[str, Proposal] = {}
-        for point in itertools.islice(points, MAX_GRID):
-            proposal = self._try(cell, point, purpose="search")
-            if proposal is not None and proposal.config_hash not in known:
-                found[proposal.config_hash] = proposal
-                if len(found) == limit:
-                    break
-        return found
-
-    def _try(
-        self, cell: Cell, axes: Mapping[str, AxisValue], *, purpose: Purpose
-    ) -> Proposal | None:
-        """The proposal at a point of the axes; None, and the reason kept, where none fits."""
-        try:
-            return self.resolve(cell, axes, purpose=purpose)
-        except InfeasibleError as error:
-            self._why_not[cell] = str(error)
-            return None
-
-    def _excess(self, proposal: Proposal) -> float:
-        """How far a proposal lies beyond the known limits, ln(value / limit); negative within."""
-        key = proposal.config_hash
-        if key not in self._excesses:
-            limits, least = self.experiment.limits, self.experiment.training.min_steps
-            grades = graded_limits(limits, proposal.config, min_steps=least)
-            self._excesses[key] = max(grades.values())
-        return self._excesses[key]
-
     # Axes
-
-    def _axes(self, arm: SearchArm, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
-        """The arm's axes, around what was tuned."""
-        axes = cell_axes(self.experiment, arm)
-        axes[RATE] = transferred(axes[RATE], tuned.learning_rate_multiplier)
-        if tuned.step_scale_init is not None:
-            axes[STEP_SCALE] = (tuned.step_scale_init,)
-        return axes
 
     def _allowed_values(self, arm: SearchArm) -> dict[str, set[AxisValue]]:
         """What a recorded trial's axes may hold."""
@@ -417,48 +251,3 @@ class Proposer:
             if STEP_SCALE in allowed:
                 allowed[STEP_SCALE] |= set(settings.step_scale_inits)
         return allowed
-
-    def _cell_baselines(
-        self, cell: Cell, axes: Mapping[str, tuple[AxisValue, ...]]
-    ) -> list[Proposal]:
-        key = (cell, tuple(axes.items()))
-        if key not in self._baselines:
-            self._baselines[key] = baselines(
-                cell.arm, axes, lambda point: self._try(cell, point, purpose="baseline")
-            )
-        return self._baselines[key]
-
-    def _seed(self, cell: Cell) -> int:
-        text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"
-        return zlib.crc32(text.encode())
-
-
-def _observe(record: TrialRecord, excess: float) -> Observation:
-    """A record as the study sees it."""
-    axes, outcome = record.proposal.axes, record.outcome
-    if record.is_result and outcome is not None:
-        return Observation(axes=axes, loss=outcome.loss_nats, excess=excess)
-    if record.state == "pruned":
-        curve = {p.step: p.val_loss_nats for p in record.curve if p.val_loss_nats is not None}
-        return Observation(axes=axes, loss=None, excess=excess, pruned_losses=curve)
-    failure = _severity(record) if record.state in FAILED_STATES else -1.0
-    return Observation(axes=axes, loss=None, excess=excess, failure=failure)
-
-
-def _severity(record: TrialRecord) -> float:
-    """How badly a trial failed: 2 at its first step, near 1 at its last."""
-    done = record.outcome.steps if record.outcome else 0
-    return 2.0 - min(1.0, done / record.proposal.config.num_steps)
-
-
-def _grid(axes: Mapping[str, tuple[AxisValue, ...]]) -> Iterator[dict[str, AxisValue]]:
-    """The grid in an order that spreads: a stride coprime to its size."""
-    sizes = [len(values) for values in axes.values()]
-    total = math.prod(sizes)
-    stride = next(s for s in range(int(total * 0.618) or 1, total + 2) if math.gcd(s, total) == 1)
-    for step in range(total):
-        position, point = step * stride % total, {}
-        for (name, values), size in zip(axes.items(), sizes, strict=True):
-            position, index = divmod(position, size)
-            point[name] = values[index]
-        yield point
