@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -101,7 +101,7 @@ def test_the_table_for_a_person(file, folder, ground, capfd):
 
 
 def test_two_hundred_trials_are_planned_in_under_two_seconds(file, folder, ground):
-    """Without torch, Ray, MLflow and Optuna; the median of three, since machines are shared."""
+    """Without torch, Ray, MLflow and Optuna. Processor seconds, since machines are shared."""
     program = (
         "import sys; from experiments.cli import run; "
         "code = run(sys.argv[1:]); "
@@ -112,7 +112,8 @@ def test_two_hundred_trials_are_planned_in_under_two_seconds(file, folder, groun
     words = ["plan", str(file), "--home", home, "--trials", "200", "--json"]
     took = []
     for _ in range(3):
-        began = time.perf_counter()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-c", program, *words], check=True, capture_output=True)
-        took.append(time.perf_counter() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert sorted(took)[1] < 2.0

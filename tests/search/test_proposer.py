@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from search.cell_search import CellSearch
 from search.cells import Cell, cell_axes, cell_of
 from search.denoised import recommend
 from search.experiment import Experiment
@@ -35,11 +36,11 @@ ALL_SAMPLERS = ["tpe", "gp", "random", "quasi-random", "grid"]
 
 def everywhere(experiment: Experiment, cell: Cell) -> Iterator[Proposal]:
     """Every feasible point of a cell."""
-    proposer, axes = Proposer(experiment, GROUND), cell_axes(experiment, cell.arm)
+    search, axes = CellSearch(experiment, GROUND), cell_axes(experiment, cell.arm)
     for values in itertools.product(*axes.values()):
         with contextlib.suppress(InfeasibleError):
             point = dict(zip(axes, values, strict=True))
-            yield proposer.resolve(cell, point, purpose="search")
+            yield search.resolve(cell, point, purpose="search")
 
 
 @pytest.mark.parametrize("sampler", ALL_SAMPLERS)
