@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from search.denoised import denoised_losses
 from search.ledger import TrialRecord
 from search.trial import Proposal
+from search.tuning import RATE
 
 Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
 
@@ -34,7 +35,8 @@ def next_replicate(
 ) -> tuple[TrialRecord, int] | None:
     """The trial to repeat at a budget and the number of the replicate (1 is the first).
 
-    Of the leaders, by loss with the luck of their seed taken out, the one repeated least.
+    Of the leaders, by loss with the luck of their seed taken out, the one repeated least; of each
+    shape only its best learning rate leads.
     """
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
     repeats = Counter(configuration_key(r.proposal) for r in mine if _is_replicate(r))
@@ -44,8 +46,18 @@ def next_replicate(
     ranked = sorted(results, key=lambda r: (losses[r.config_hash], r.number)) or originals
     if not ranked:
         return None
-    chosen = min(ranked[:leaders], key=lambda r: repeats[configuration_key(r.proposal)])
+    shapes: dict[object, TrialRecord] = {}
+    for record in ranked:
+        shapes.setdefault(_but_rate(record.proposal), record)
+    chosen = min(
+        list(shapes.values())[:leaders], key=lambda r: repeats[configuration_key(r.proposal)]
+    )
     return chosen, repeats[configuration_key(chosen.proposal)] + 1
+
+
+def _but_rate(proposal: Proposal) -> object:
+    arm, _, axes = configuration_key(proposal)
+    return (arm, tuple(axis for axis in axes if axis[0] != RATE))
 
 
 def _is_replicate(record: TrialRecord) -> bool:
