@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -66,6 +66,7 @@ class _Running:
     proposal: Proposal
     attempt: Attempt
     silent_seconds: float = 0.0
+    pruned_because: str | None = None
 
 
 class Driver:
@@ -222,6 +223,7 @@ class Driver:
         record = self._records[proposal.config_hash]
         why = why_prune(self._proposer.experiment, record, list(self._records.values()))
         if why is not None:
+            self._running[attempt_id].pruned_because = why
             self._pool.stop(attempt_id, "pruned")
 
     def _record_progress(self, report: Report, content: Progress, proposal: Proposal) -> bool:
@@ -236,6 +238,8 @@ class Driver:
 
     def _accept(self, attempt_id: int, outcome: Outcome, proposal: Proposal) -> None:
         """An attempt ended: its outcome counts from the moment the ledger has it."""
+        if outcome.status == "pruned":
+            outcome = replace(outcome, reason=self._running[attempt_id].pruned_because)
         spent = _spent_flops(proposal, outcome)
         self._write(partial(self._ledger.accept, attempt_id, outcome, spent_flops=spent))
         del self._running[attempt_id]
