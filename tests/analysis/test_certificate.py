@@ -159,6 +159,8 @@ def test_pairs_on_budgets_say_which_noise_they_assume() -> None:
     found = fit("chinchilla", budget_table(), resample_kind="pairs", num_resamples=100)
     assert reason_of(found, "ignores-clusters").status == "warn"
     assert found.certificate.assumes == "independent rows"
+    wild = fit("chinchilla", budget_table(), resample_kind="wild", num_resamples=100)
+    assert "62 to 87 %" in reason_of(wild, "wild-undercovers").message
     auto = fit("chinchilla", budget_table())
     assert "budgets are independent" in auto.certificate.assumes
     assert auto.status == "ok"
