@@ -2,9 +2,10 @@
 
 Eight trials of some seconds each, a checkpoint at every step, the driver killed by SIGKILL at a
 random moment, then `Tuner.restore` as its documentation asks (unfinished trials go on, failed ones
-again), until it ends. A result counts as lost where fewer than eight trials end complete, as
-duplicated where a finished trial, or a configuration, is trained to its end again, and as wrong
-where MLflow shows a run as RUNNING afterwards or has not one finished run per trial.
+again), until it ends. Counted by the rules of ``tests/faults/checker.py``: lost, where fewer than
+eight trials end complete; duplicated, where a finished trial or a configuration is trained to its
+end again, and every MLflow run beyond one per trial; wrong, every run that MLflow shows as RUNNING
+afterwards, and every one too few or too many that it shows as FINISHED.
 """
 
 from __future__ import annotations
@@ -61,10 +62,11 @@ def _count(folder: Path) -> dict[str, int]:
     database = sqlite3.connect(folder / "mlflow.sqlite")
     with contextlib.closing(database):
         states = [row[0] for row in database.execute("SELECT status FROM runs")]
+    trained_again = max(sum(done.values()) - len(done), sum(configs.values()) - len(configs))
     running, finished = states.count("RUNNING"), states.count("FINISHED")
     return {
         "lost": max(0, NUM_TRIALS - len(done)),
-        "duplicated": max(sum(done.values()) - len(done), sum(configs.values()) - len(configs)),
+        "duplicated": trained_again + max(0, len(states) - NUM_TRIALS),
         "wrong": running + abs(finished - NUM_TRIALS),
     }
 

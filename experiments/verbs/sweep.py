@@ -207,7 +207,10 @@ def _exit_code(summary: SweepSummary, experiment: Experiment, options: SweepRunO
         talk(f"stopped in order: {summary.stopped_by}; raise it and `{again}` goes on")
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
-    return EXIT_FAILED if summary.notes else EXIT_DONE
+    if summary.notes:
+        talk(f"not all went well (see above); once that is mended, `{again}` goes on")
+        return EXIT_FAILED
+    return EXIT_DONE
 
 
 @contextlib.contextmanager
