@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -112,7 +113,7 @@ def plan(experiment: Experiment, ground: Ground, home: Path) -> Plan:
         records.append(record)
         trials.append(_planned(experiment, record, fate, why, measured))
     ledger.close()
-    hours = spent_hours(recorded, now=0.0) if recorded else 0.0
+    hours = spent_hours(recorded, now=time.time())
     return Plan(
         experiment=experiment,
         trials=tuple(trials),
