@@ -7,10 +7,8 @@ per step. `runners/projection_thread.py` calls it beside the training.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,8 +22,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from runners.files import PARTIAL_SUFFIX, partial_path
 from runners.mlflow_check import compare_sweep, find_runs
+from runners.mlflow_database import analyse_database, create_database, sqlite_path
 from runners.mlflow_rows import (
     CONFIGURATION_FILE,
     OUTCOME_FILE,
@@ -268,20 +266,6 @@ class MlflowProjection:
         sent.status = status
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a local tracking database, if there is one, can be read.
-
-    Asked of SQLite itself: MLflow would keep the broken file open.
-    """
-    if not path.exists():
-        return True
-    with contextlib.closing(sqlite3.connect(path, timeout=10.0)) as connection:
-        try:
-            return connection.execute("PRAGMA quick_check").fetchall() == [("ok",)]
-        except sqlite3.DatabaseError:
-            return False
-
-
 def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
     """Delete a sweep's runs that differ from the ledger and send them again; how many."""
     database = sqlite_path(tracking_uri)
@@ -296,35 +280,6 @@ def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
     unfinished = any(record.outcome is None for record in records)
     MlflowProjection(ledger, sweep, tracking_uri=tracking_uri).finish(interrupted=unfinished)
     return len(differing.keys() - {None})
-
-
-def sqlite_path(tracking_uri: str) -> Path | None:
-    """The file of a SQLite tracking database; None for a server."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return Path(tracking_uri.removeprefix("sqlite:///"))
-
-
-def create_database(path: Path) -> None:
-    """Make MLflow's database, if there is none, whole or not at all.
-
-    One that was left half-made by a killed process can never be opened again: MLflow finds tables
-    that it wants to create.
-    """
-    if path.exists():
-        return
-    for leftover in path.parent.glob(f".{path.name}.*{PARTIAL_SUFFIX}*"):
-        leftover.unlink(missing_ok=True)
-    partial = partial_path(path)
-    MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
-    partial.replace(path)
-
-
-def analyse_database(path: Path) -> None:
-    """Let SQLite count its rows: sorting 20,000 runs by a metric then takes no seconds."""
-    connection = sqlite3.connect(path, timeout=10.0)
-    with contextlib.closing(connection), contextlib.suppress(sqlite3.OperationalError):
-        connection.execute("ANALYZE")
 
 
 def log_fit(sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]) -> str | None:

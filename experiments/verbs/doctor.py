@@ -169,7 +169,7 @@ def _examine_files(home: Path, sweep: str, records: list[TrialRecord]) -> Iterat
 
 def _examine_mlflow(ledger: Ledger, sweep: str, tracking_uri: str) -> Iterator[Finding]:
     from runners.mlflow_check import compare_sweep
-    from runners.tracking import sqlite_path
+    from runners.mlflow_database import sqlite_path
 
     remedy = "`isoflop doctor --rebuild-mlflow` makes it the ledger's"
     database = sqlite_path(tracking_uri)
@@ -190,7 +190,8 @@ def _examine_mlflow(ledger: Ledger, sweep: str, tracking_uri: str) -> Iterator[F
 
 def rebuild_mlflow(ledger: Ledger, tracking_uri: str) -> None:
     """Make MLflow show what the ledger has; a local database that cannot be read is put aside."""
-    from runners.tracking import is_whole, rebuild_sweep
+    from runners.mlflow_database import is_whole
+    from runners.tracking import rebuild_sweep
 
     fenced = ledger.fence_all(reason="its driver is gone")
     if fenced:

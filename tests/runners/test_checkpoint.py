@@ -77,7 +77,7 @@ def test_another_trials_checkpoint_is_refused(tmp_path: Path) -> None:
         load_checkpoint(tmp_path, config_hash="b2")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_any_flipped_bit_or_cut_falls_back_to_the_one_before(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

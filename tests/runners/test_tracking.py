@@ -12,8 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from runners.mlflow_check import compare_sweep
+from runners.mlflow_database import analyse_database
 from runners.mlflow_view import BEST_VIEW_KEY, local_tracking_uri
-from runners.tracking import MlflowProjection, analyse_database
+from runners.tracking import MlflowProjection
 from search.ledger import Ledger, TrialRecord
 from search.results import configuration_numbers, outcome_numbers
 from search.trial import Outcome
