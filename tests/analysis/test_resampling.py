@@ -115,8 +115,11 @@ def test_clustered_noise_widens_the_default_and_not_pairs() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("dependence", ["independent", "clustered"])
 def test_the_default_covers(dependence: str) -> None:
-    """300 sweeps: +-2.5 % about a nominal 95; the benchmark measures 1,000 of each."""
+    """The benchmark's first 300 sweeps; two standard errors about its 92 to 98 % are 3 points."""
     options = CoverageOptions(sweeps=300, resamples=99)
     rows = measure_cell("grid", dependence, options)  # type: ignore[arg-type]
     (row,) = [row for row in rows if row["kind"] == "jackknife"]
-    assert all(91.5 <= cover <= 99.0 for cover in row["coverage_percent"].values())
+    covers = list(row["coverage_percent"].values())
+    assert min(covers) >= 89.0
+    assert max(covers) <= 99.5
+    assert 93.0 <= sum(covers) / len(covers) <= 98.0
