@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
@@ -81,6 +82,7 @@ def run_sweep(
         ledger.held(take_over=take_over),
         _stop_signals() as should_stop,
     ):
+        shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
         corpus, ground = prepare_ground(experiment, home)
         proposer = Proposer(experiment, ground)
         _begin(ledger, experiment, proposer)
@@ -163,11 +165,11 @@ def _open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: 
         cpus_each=workers.cpus_each,
         address=workers.address,
         insecure=insecure,
-        scratch=_ray_scratch(home) if workers.address is None else None,
+        scratch=ray_scratch(home) if workers.address is None else None,
     )
 
 
-def _ray_scratch(home: Path) -> Path:
+def ray_scratch(home: Path) -> Path:
     """Where the home's Ray keeps sockets and logs: one short path, so that a killed driver's
     leftovers are found by the next."""
     digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]

@@ -15,6 +15,7 @@ from typing import Any
 
 from analysis.fitting import fit
 from analysis.records import frame_of
+from experiments.verbs.sweep import ray_scratch
 from search.ledger import Ledger
 from tests.faults.toolbox import Home, read_rows
 
@@ -202,6 +203,8 @@ def _check_leftovers(home: Home, verdict: Verdict) -> None:
     verdict.wrong += [f"{path} was left" for path in home.path.rglob("*.partial")]
     checkpoints = home.path / "sweeps" / "toy" / "checkpoints"
     verdict.wrong += [f"{path} was left" for path in checkpoints.glob("*")]
+    if ray_scratch(home.path).exists():
+        verdict.wrong.append(f"{ray_scratch(home.path)} was left")
     if home.rows("SELECT * FROM lease"):
         verdict.wrong.append("the home's lease was left")
     verdict.wrong += [f"process {each} was left" for each in processes_of(home.path)]
