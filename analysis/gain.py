@@ -87,8 +87,7 @@ def _gain(
     low, high = losses[-1], losses[0]
     if not low <= point.loss_nats <= high:
         return refuse(
-            f"its loss {point.loss_nats:.4f} lies beyond the standard arm's range, "
-            f"{low:.4f} to {high:.4f}"
+            f"none where a loss lies beyond the standard arm's range, {low:.4f} to {high:.4f} nats"
         )
     gain = _inverted(flops, losses, point.loss_nats) / float(point.train_flops)
     noises = [each.noise_nats for each in reference]
@@ -98,7 +97,7 @@ def _gain(
             train_flops=point.train_flops,
             gain=gain,
             interval=None,
-            refused="no interval: a budget has no replicate that tells its seed noise",
+            refused="no interval where a budget has no replicate that tells its seed noise",
         )
     spread = np.array(noises, dtype=np.float64)
     drawn = losses + spread * chance.standard_normal((num_resamples, len(losses)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from statistics import fmean
 
 from analysis.gain import FrontierPoint, Gain, compute_equivalent_gains
@@ -51,19 +52,36 @@ def print_comparisons(records: list[TrialRecord]) -> None:
     untuned = [arm for arm in arms if arm not in tunings]
     if untuned:
         print(f"learning rate by the rule, neither tuned nor transferred: {', '.join(untuned)}")
-    refusals: dict[str, list[str]] = {}
-    for gain in gains_of(records):
-        where = f"{gain.arm} at {gain.train_flops:.3g}"
-        if gain.gain is None:
-            refusals.setdefault(gain.refused or "", []).append(where)
-            continue
-        interval = f"{gain.interval[0]:.2f} to {gain.interval[1]:.2f}" if gain.interval else ""
-        print(
-            f"compute-equivalent gain over standard of {where} FLOPs: {gain.gain:.2f} "
-            f"({interval or gain.refused})"
-        )
-    for why, refused in refusals.items():
-        talk(f"no compute-equivalent gain for {', '.join(refused)}: {why}")
+    print_gains(gains_of(records))
+
+
+def print_gains(gains: list[Gain]) -> None:
+    """One row per arm, one column per budget; why a number or an interval is missing, once each."""
+    if not any(gain.gain is not None for gain in gains):
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title="compute-equivalent gain over the standard arm, C_std(L) / C", title_justify="left"
+    )
+    table.add_column("arm")
+    for flops in sorted({gain.train_flops for gain in gains}):
+        table.add_column(f"{flops:.3g} FLOPs", justify="right")
+    for arm in sorted({gain.arm for gain in gains}):
+        own = sorted((g for g in gains if g.arm == arm), key=lambda gain: gain.train_flops)
+        table.add_row(arm, *map(_gain_cell, own))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for why in sorted({gain.refused for gain in gains if gain.refused}):
+        talk(f"gains: {why}")
+
+
+def _gain_cell(gain: Gain) -> str:
+    if gain.gain is None:
+        return "-"
+    if gain.interval is None:
+        return f"{gain.gain:.2f}"
+    return f"{gain.gain:.2f} [{gain.interval[0]:.2f}, {gain.interval[1]:.2f}]"
 
 
 def describe_tuning(tuning: ArmTuning) -> str:
