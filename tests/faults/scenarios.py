@@ -479,7 +479,7 @@ def ground_changed(bench: Bench, seed: int) -> Verdict:
     if kind == "text edited":
         text.write_text(text.read_text().replace("the", "teh", 5))
     elif kind == "text cut":
-        text.write_text("".join(text.open().readlines()[:-3]))
+        text.write_text("".join(text.read_text().splitlines(keepends=True)[:-3]))
     elif kind == "record version":
         inject = "record-version:2"
     else:
