@@ -1,6 +1,8 @@
 # Two commands that need nothing before them: `make quickstart` and `make test`.
 PYTHON ?= python3
 BIN := .venv/bin
+# Tests that kill processes leave pipes to the dead; those warnings are shown, not raised.
+KILLED := -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
 .PHONY: install quickstart test test-short-faults test-full lint clean
 
@@ -18,10 +20,10 @@ test: install
 	$(BIN)/python -m pytest -n 2
 
 test-short-faults: install
-	$(BIN)/python -m pytest -n 2 -m "(browser or faults) and not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 $(KILLED) -m "(browser or faults) and not slow and not gpu"
 
 test-full: install lint
-	$(BIN)/python -m pytest -n 2 -m "not gpu"
+	$(BIN)/python -m pytest -n 2 $(KILLED) -m "not gpu"
 
 lint: install
 	$(BIN)/ruff check .
