@@ -15,11 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from runners.compiled import compiled
 from search.trial import TrainingRecipe
+from spaces.layers import at_least_float32
 from spaces.model import DualPathModel, Routing
 
 CHUNK_LOGITS = 1 << 24
-"""Logits held in float32 at once: 64 MiB, however large batch and vocabulary are."""
+"""Logits at hand at once, however large batch and vocabulary are."""
 
 
 def training_loss(
@@ -38,13 +40,8 @@ def training_loss(
 
 def summed_cross_entropy(model: DualPathModel, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
     """Sum over tokens of ``-log p(target)`` in nats, through the model's head."""
-    weight_VD, hidden_ND = model.head.weight, hidden_BTD.flatten(0, 1)
-    kind = hidden_BTD.device.type
-    if torch.is_autocast_enabled(kind):
-        dtype = torch.get_autocast_dtype(kind)
-        weight_VD, hidden_ND = weight_VD.to(dtype), hidden_ND.to(dtype)
     loss: Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden_ND, weight_VD, targets_BT.flatten()
+        hidden_BTD.flatten(0, 1), model.head.weight, targets_BT.flatten()
     )
     return loss
 
@@ -75,38 +72,56 @@ def expected_loops(routing: Routing) -> Tensor:
     return (weights @ loops_K).mean()
 
 
+def nats_of(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """Sum of ``-log p(target)``, in at least float32."""
+    logits = at_least_float32(logits_NV)
+    return (logits.logsumexp(dim=-1) - logits.gather(1, targets_N.unsqueeze(1)).squeeze(1)).sum()
+
+
+def nats_and_residual_of(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
+    """`nats_of`, and its gradient by the logits: probabilities less the targets, N x V."""
+    logits = at_least_float32(logits_NV)
+    log_normalizer_N1 = logits.logsumexp(dim=-1, keepdim=True)
+    targets_N1 = targets_N.unsqueeze(1)
+    nats = (log_normalizer_N1 - logits.gather(1, targets_N1)).sum()
+    is_target = torch.eq(torch.arange(logits.shape[1], device=logits.device), targets_N1)
+    residual = torch.exp(logits - log_normalizer_N1) - is_target.to(logits.dtype)
+    return nats, residual.to(logits_NV.dtype)
+
+
 class _HeadCrossEntropy(torch.autograd.Function):
     """Head and cross-entropy in chunks of tokens; no logits outlive their chunk.
 
     The gradients are computed with the logits at hand, in the forward pass, so that a chunk's
-    logits are made once. Products run in the inputs' dtype, softmax and sums in float32 or wider.
+    logits are made once. Products run in the inputs' dtype, softmax and sums in at least float32;
+    on a GPU what lies between the products is compiled into one pass, so that no logits in float32
+    ever reach its memory.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
-        needs_gradient = any(ctx.needs_input_grad[:2])
-        total = torch.zeros((), dtype=wide, device=hidden_ND.device)
-        hidden_grads = []
-        weight_grad = torch.zeros_like(weight_VD, dtype=wide) if needs_gradient else None
+        on_gpu = hidden_ND.is_cuda
         rows = max(1, CHUNK_LOGITS // len(weight_VD))
-        for hidden, targets in zip(
-            torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True
+        chunks = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
+        if not any(ctx.needs_input_grad[:2]):
+            sum_nats = compiled(nats_of) if on_gpu else nats_of
+            return torch.stack([sum_nats(h @ weight_VD.T, targets) for h, targets in chunks]).sum()
+        sum_and_residual = compiled(nats_and_residual_of) if on_gpu else nats_and_residual_of
+        wide = torch.promote_types(hidden_ND.dtype, torch.float32)
+        total = torch.zeros((), dtype=wide, device=hidden_ND.device)
+        hidden_grad_ND = torch.empty_like(hidden_ND)
+        weight_grad_VD = torch.zeros_like(weight_VD, dtype=wide)
+        for (hidden, targets), hidden_grad in zip(
+            chunks, torch.split(hidden_grad_ND, rows), strict=True
         ):
-            logits = (hidden @ weight_VD.T).to(wide)
-            log_normalizer = logits.logsumexp(dim=-1, keepdim=True)
-            total += (log_normalizer - logits.gather(1, targets.unsqueeze(1))).sum()
-            if weight_grad is not None:
-                residual = logits.sub_(log_normalizer).exp_()
-                residual.scatter_add_(1, targets.unsqueeze(1), -torch.ones_like(log_normalizer))
-                residual = residual.to(hidden.dtype)
-                hidden_grads.append(residual @ weight_VD)
-                weight_grad += residual.T @ hidden
-        if weight_grad is not None:
-            ctx.save_for_backward(torch.cat(hidden_grads), weight_grad.to(weight_VD.dtype))
+            nats, residual = sum_and_residual(hidden @ weight_VD.T, targets)
+            total += nats
+            torch.mm(residual, weight_VD, out=hidden_grad)
+            weight_grad_VD += residual.T @ hidden
+        ctx.save_for_backward(hidden_grad_ND, weight_grad_VD.to(weight_VD.dtype))
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> Any:
-        hidden_grad, weight_grad = ctx.saved_tensors
-        return hidden_grad * gradients[0], weight_grad * gradients[0], None
+        hidden_grad_ND, weight_grad_VD = ctx.saved_tensors
+        return hidden_grad_ND * gradients[0], weight_grad_VD * gradients[0], None

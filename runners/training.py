@@ -29,6 +29,7 @@ from runners.checkpoint import (
 from runners.device import find_device, reset_peak_memory
 from runners.evaluation import Measurement, measure
 from runners.files import write_atomically
+from runners.graph import WarmEngine
 from runners.outcome import sum_up, with_result
 from runners.schedule import learning_rate_at
 from runners.step import EagerEngine, OutOfMemoryAtOneSequence, StepEngine
@@ -39,9 +40,13 @@ from spaces.errors import RequestError
 from spaces.model import DualPathModel
 
 StopReason = Literal["preempted", "pruned"]
+Engine = Literal["auto", "eager"]
 
-STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 16}
+STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 64}
 """A GPU's losses are read this rarely, so that it does not wait for the loop."""
+
+WARM = WarmEngine()
+"""What this process keeps of a trial on a GPU for the next one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,8 @@ class TrainingOptions:
 
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
+    engine: Engine = "auto"
+    """auto: compiled and replayed on a GPU, eager on a CPU; eager: operator by operator."""
     num_threads: int | None = None
     """torch threads; None leaves them as they are."""
     micro_batch_sequences: int | None = None
@@ -91,6 +98,7 @@ def run_trial(
     try:
         yield from trial.run()
     except (OutOfMemoryAtOneSequence, torch.OutOfMemoryError) as error:
+        WARM.let_go()
         reason = f"one sequence does not fit into {options.device}'s memory: {error}"
         yield trial.end("out_of_memory", reason=reason.splitlines()[0])
 
@@ -148,7 +156,9 @@ class _Trial:
         self._steps_done = 0
         self._unread: list[Tensor] = []
         self._evaluation_steps = evaluation_steps(config)
-        self._last_save = self._last_progress = time.monotonic()
+        self._last_save = self._last_progress = self._handed_over = time.monotonic()
+        self._setup_seconds: float | None = None
+        self._measuring_seconds = 0.0
         self._order = TrainingOrder(
             num_tokens=corpus.num_train_tokens,
             context_length=config.architecture.context_length,
@@ -165,6 +175,7 @@ class _Trial:
         reset_peak_memory(self._device)
         self._streams = device_streams(self._corpus, str(self._device))
         self._engine = self._start_or_continue()
+        self._setup_seconds = time.monotonic() - self._handed_over
         while True:
             yield self._progress()
             stop = self._advance()
@@ -190,15 +201,31 @@ class _Trial:
             resumed_tokens=self._resumed_tokens,
             reason=reason,
         )
-        return replace(outcome, warnings=tuple(self._notes))
+        prepared = 0 if self._setup_seconds is None else self._engine.peak_memory_bytes
+        return replace(
+            outcome,
+            setup_seconds=self._setup_seconds,
+            measuring_seconds=self._measuring_seconds,
+            peak_memory_bytes=max(prepared, outcome.peak_memory_bytes or 0),
+            warnings=tuple(self._notes),
+        )
+
+    def _start(self) -> StepEngine:
+        architecture, recipe = self._config.architecture, self._config.training
+        size = self._options.micro_batch_sequences
+        if self._device.type == "cuda" and self._options.engine == "auto":
+            return WARM.start(
+                architecture,
+                recipe,
+                device=self._device,
+                init_seed=self._config.init_seed,
+                micro_batch_sequences=size,
+            )
+        model = DualPathModel(architecture, seed=self._config.init_seed).to(self._device)
+        return EagerEngine(model, recipe, micro_batch_sequences=size)
 
     def _start_or_continue(self) -> StepEngine:
-        model = DualPathModel(self._config.architecture, seed=self._config.init_seed)
-        engine = EagerEngine(
-            model.to(self._device),
-            self._config.training,
-            micro_batch_sequences=self._options.micro_batch_sequences,
-        )
+        engine = self._start()
         folder = self._options.checkpoint_dir
         if folder is None:
             return engine
@@ -206,7 +233,7 @@ class _Trial:
         self._notes += [f"a checkpoint was not whole and not used: {x}" for x in search.rejected]
         found = search.checkpoint
         if found is not None:
-            model.load_state_dict(found.weights)
+            engine.model.load_state_dict(found.weights)
             engine.load_optimizer_tensors(found.optimizer)
             self._log = TrialLog.from_json(self._config, found.state)
             self._steps_done = found.step
@@ -277,12 +304,14 @@ class _Trial:
         healthy = self._log.problem is None and stop is None
         if not healthy or self._log.step not in self._evaluation_steps:
             return None
+        started = time.monotonic()
         measurement = measure(
-            self._engine.model,
+            self._engine.validation_sums,
             self._streams,
             self._windows,
-            precision=self._config.training.precision,
+            context_length=self._config.architecture.context_length,
         )
+        self._measuring_seconds += time.monotonic() - started
         self._log.add_point(measurement.loss_nats)
         return measurement
 

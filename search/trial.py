@@ -167,6 +167,10 @@ class Outcome:
     """total, embedding, head, deep, wide, shared."""
     wall_seconds: float | None = None
     """Training seconds, measuring excluded."""
+    setup_seconds: float | None = None
+    """From hand-over to the first step of the last attempt: weights, compilation, capture."""
+    measuring_seconds: float | None = None
+    """Seconds of validation in the last attempt."""
     tokens_per_second: float | None = None
     """Training throughput."""
     peak_memory_bytes: int | None = None

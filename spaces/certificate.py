@@ -48,11 +48,11 @@ ATTENTION = "scaled_dot_product_attention"
 
 TRACED_FREE = (
     # element-wise
-    *("add", "sub", "rsub", "mul", "silu", "sigmoid", "softplus", "softmax"),
+    *("add", "sub", "rsub", "mul", "silu", "sigmoid", "softplus", "softmax", "where"),
     # norms and means
     *("rms_norm", "mean"),
     # look-ups and constants
-    *("embedding", "ones_like"),
+    *("embedding", "zeros_like", "ones_like"),
 )
 """Operators of a trace that count zero, besides fvcore's own list of shapes, integers and copies.
 
@@ -78,9 +78,20 @@ DISPATCHED_FREE = (
     # norms and means
     *("mean", "_fused_rms_norm"),
     # look-ups, shapes and constants
-    *("embedding", "cat", "split", "stack", "unbind", "permute", "transpose", "t", "view"),
-    *("_unsafe_view", "expand", "select", "slice", "unsqueeze", "clone", "_to_copy", "alias"),
-    *("ones", "ones_like", "full_like", "tril", "scalar_tensor", "detach"),
+    *("embedding", "cat", "split", "split_with_sizes", "stack", "unbind", "permute", "transpose"),
+    *(
+        "t",
+        "view",
+        "_unsafe_view",
+        "expand",
+        "select",
+        "slice",
+        "unsqueeze",
+        "clone",
+        "_to_copy",
+        "alias",
+    ),
+    *("ones", "ones_like", "zeros_like", "full_like", "tril", "scalar_tensor", "detach"),
 )
 """Dispatched operators that count zero by the same definition; PyTorch's versions differ in which
 of them a model meets."""

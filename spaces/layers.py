@@ -1,7 +1,12 @@
 """What is a layer? The deep path with its loops, the wide path, and the gates that weigh them.
 
-The block is that of arXiv 2605.30202 (section 2). The seams are where a later engine compiles: one
-`DeepPath.step`, and `Layer.gated_wide`; neither depends on K, on the loop or on the depth.
+The block is that of arXiv 2605.30202 (section 2). The seams are where the engine on a GPU compiles:
+`Block.attend`, `Block.add_ffn`, `DeepPath.mix` and `Layer.combine`, none of which depends on depth,
+K, the loop or the size of a feed-forward; for `Attention.position` and `SwiGLU.activate` it has
+kernels of its own.
+
+The state and the matrix products have the dtype of the projections' weights. Norms, rotary
+positions, gates and routers compute in at least float32.
 
 Shapes in names: B batch, T tokens, D width, H heads, C channels of a head (or half of them in the
 rotary tables), K loops, G the query, key and value of one matrix.
@@ -31,6 +36,10 @@ class TokenEmbedding(nn.Embedding):
     def reset_parameters(self) -> None:
         """Leave the memory as it is."""
 
+    def look_up(self, tokens_BT: Tensor, dtype: torch.dtype) -> Tensor:
+        """The tokens' rows, B x T x D."""
+        return self(tokens_BT).to(dtype)  # type: ignore[no-any-return]
+
 
 class RMSNorm(nn.Module):
     """Root-mean-square norm with one weight per channel."""
@@ -41,8 +50,9 @@ class RMSNorm(nn.Module):
         self.epsilon = epsilon
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """The normed state, in the state's shape."""
-        return F.rms_norm(x_BTD, self.weight.shape, self.weight, self.epsilon)
+        """The normed state, in the state's shape and dtype."""
+        x, weight = at_least_float32(x_BTD), at_least_float32(self.weight)
+        return F.rms_norm(x, weight.shape, weight, self.epsilon).to(x_BTD.dtype)
 
 
 class Attention(nn.Module):
@@ -63,27 +73,28 @@ class Attention(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         """Attention over the tokens so far."""
-        B, T, D = x_BTD.shape
-        heads_BTGHC = self.qkv(x_BTD).view(B, T, 3, D // self.head_dim, self.head_dim)
-        q_BHTC, k_BHTC, v_BHTC = heads_BTGHC.permute(2, 0, 3, 1, 4).unbind(0)
+        q_BTHC, k_BTHC, v_BTHC = self.position(self.qkv(x_BTD), rotation)
         mixed_BHTC = F.scaled_dot_product_attention(
-            self._positioned(q_BHTC, rotation),
-            self._positioned(k_BHTC, rotation),
-            v_BHTC,
-            is_causal=True,
+            q_BTHC.transpose(1, 2), k_BTHC.transpose(1, 2), v_BTHC.transpose(1, 2), is_causal=True
         )
-        output: Tensor = self.output(mixed_BHTC.transpose(1, 2).reshape(B, T, D))
+        output: Tensor = self.output(mixed_BHTC.transpose(1, 2).reshape(x_BTD.shape))
         return output
 
-    def _positioned(self, x_BHTC: Tensor, rotation: Rotation) -> Tensor:
+    def position(self, qkv_BTE: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys with their positions, and values; each B x T x H x C."""
+        heads_BTGHC = qkv_BTE.view(*qkv_BTE.shape[:2], 3, -1, self.head_dim)
+        q_BTHC, k_BTHC, v_BTHC = heads_BTGHC.unbind(2)
+        return self._positioned(q_BTHC, rotation), self._positioned(k_BTHC, rotation), v_BTHC
+
+    def _positioned(self, x_BTHC: Tensor, rotation: Rotation) -> Tensor:
         """Queries or keys, rotated and normed in at least float32, in their own dtype."""
-        x = at_least_float32(x_BHTC)
+        x = at_least_float32(x_BTHC)
         if self.qk_norm == "before":
             x = F.rms_norm(x, (self.head_dim,), eps=self.norm_epsilon)
         x = rotation.apply(x)
         if self.qk_norm == "after":
             x = F.rms_norm(x, (self.head_dim,), eps=self.norm_epsilon)
-        return x.to(x_BHTC.dtype)
+        return x.to(x_BTHC.dtype)
 
 
 @dataclass(frozen=True)
@@ -95,15 +106,12 @@ class Rotation:
     sin_TC: Tensor
     """Sines, T x C / 2."""
 
-    def apply(self, x_BHTC: Tensor) -> Tensor:
+    def apply(self, x_BTHC: Tensor) -> Tensor:
         """Turn every pair of channels by its position's angle."""
-        first, second = x_BHTC.chunk(2, dim=-1)
+        first, second = x_BTHC.chunk(2, dim=-1)
+        cos_T1C, sin_T1C = self.cos_TC.unsqueeze(1), self.sin_TC.unsqueeze(1)
         return torch.cat(
-            (
-                first * self.cos_TC - second * self.sin_TC,
-                second * self.cos_TC + first * self.sin_TC,
-            ),
-            dim=-1,
+            (first * cos_T1C - second * sin_T1C, second * cos_T1C + first * sin_T1C), dim=-1
         )
 
 
@@ -117,9 +125,13 @@ class SwiGLU(nn.Module):
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The feed-forward of every token on its own."""
-        gate, up = self.gate_up(x_BTD).chunk(2, dim=-1)
-        output: Tensor = self.output(F.silu(gate) * up)
+        output: Tensor = self.output(self.activate(self.gate_up(x_BTD)))
         return output
+
+    def activate(self, gate_up_BTF: Tensor) -> Tensor:
+        """``silu(gate) * up`` of the two halves."""
+        gate, up = gate_up_BTF.chunk(2, dim=-1)
+        return F.silu(gate) * up
 
 
 class Block(nn.Module):
@@ -135,15 +147,35 @@ class Block(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation, step_scale: Tensor | None) -> Tensor:
         """The state after both steps; ``step_scale`` is a positive scalar, None means 1."""
+        x_BTD, ffn_BTD = self.before_ffn_step(x_BTD, rotation, step_scale)
+        return self.add_ffn(x_BTD, ffn_BTD, step_scale)
+
+    def before_ffn_step(
+        self, x_BTD: Tensor, rotation: Rotation, step_scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The state after the attention step, and the feed-forward's output for the next step."""
+        x_BTD, normed_BTD = self.attend(x_BTD, rotation, step_scale)
+        return x_BTD, self.ffn(normed_BTD)
+
+    def attend(
+        self, x_BTD: Tensor, rotation: Rotation, step_scale: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The state after the attention step (where there is one), and that state normed."""
         if self.attention is not None and self.attention_norm is not None:
-            x_BTD = x_BTD + scaled(self.attention(self.attention_norm(x_BTD), rotation), step_scale)
-        return x_BTD + scaled(self.ffn(self.ffn_norm(x_BTD)), step_scale)
+            attended_BTD = self.attention(self.attention_norm(x_BTD), rotation)
+            x_BTD = stepped(x_BTD, attended_BTD, step_scale)
+        return x_BTD, self.ffn_norm(x_BTD)
+
+    def add_ffn(self, x_BTD: Tensor, ffn_BTD: Tensor, step_scale: Tensor | None) -> Tensor:
+        """The state after the feed-forward step."""
+        return stepped(x_BTD, ffn_BTD, step_scale)
 
 
 class DeepPath(nn.Module):
     """One block applied K times with shared weights, and the mixture over its loops."""
 
     loop_positions_K: Tensor
+    is_last_loop_K: Tensor
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -157,48 +189,73 @@ class DeepPath(nn.Module):
             else nn.Parameter(torch.empty(architecture.num_loops))
         )
         self.router = Projection(architecture.d_model + 1, 1) if architecture.has_router else None
-        self.register_buffer(
-            "loop_positions_K", torch.empty(architecture.num_loops), persistent=False
-        )
+        positions, is_last = torch.empty(self.num_loops), torch.empty(self.num_loops).bool()
+        self.register_buffer("loop_positions_K", positions, persistent=False)
+        self.register_buffer("is_last_loop_K", is_last, persistent=False)
 
-    def step(
-        self,
-        x_BTD: Tensor,
-        rotation: Rotation,
-        step_scale: Tensor | None,
-        loop_position: Tensor,
-    ) -> tuple[Tensor, Tensor | None]:
-        """One loop: the next state, and the router's probability of taking it (B x T x 1).
-
-        ``loop_position`` is (t - 1) / max(1, K - 1) as a scalar tensor: nothing here depends on
-        K or t as Python values, so that one compiled step serves every loop of every depth.
-        """
-        x_BTD = self.block(x_BTD, rotation, step_scale)
-        if self.router is None:
-            return x_BTD, None
-        position_BT1 = loop_position.to(x_BTD.dtype).expand(*x_BTD.shape[:2], 1)
-        logit_BT1 = self.router(torch.cat((x_BTD, position_BT1), dim=-1))
-        return x_BTD, torch.sigmoid(at_least_float32(logit_BT1))
+    def initialize(self) -> None:
+        """Set the loops' positions, (t - 1) / max(1, K - 1), and which is the last."""
+        loops_K = torch.arange(self.num_loops, device="cpu")
+        self.loop_positions_K.copy_(loops_K / max(1, self.num_loops - 1))
+        self.is_last_loop_K.copy_(loops_K == self.num_loops - 1)
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor | None]:
-        """The path's output and, where a router exists, its weight of each loop (B x T x K).
-
-        The router's last probability is computed as published and has no effect: the last loop
-        gets its own share and all that is left.
-        """
-        states, probabilities = [], []
+        """The path's output and, where a router exists, its weight of each loop (B x T x K)."""
         scales = step_scales_of(self.step_scales, self.num_loops)
-        for step_scale, loop_position in zip(scales, self.loop_positions_K.unbind(), strict=True):
-            x_BTD, probability_BT1 = self.step(x_BTD, rotation, step_scale, loop_position)
+        if self.router is not None:
+            return self._mixture(x_BTD, rotation, scales)
+        states = []
+        for step_scale in scales:
+            x_BTD = self.block(x_BTD, rotation, step_scale)
             states.append(x_BTD)
-            if probability_BT1 is not None:
-                probabilities.append(probability_BT1)
-        if probabilities:
-            weights_BTK = torch.cat(mixture_weights(probabilities), dim=-1)
-            return weighted_sum(states, weights_BTK), weights_BTK
-        if self.loop_output == "average":
-            return torch.stack(states).mean(dim=0), None
-        return states[-1], None
+        return torch.stack(states).mean(0) if self.loop_output == "average" else x_BTD, None
+
+    def _mixture(
+        self, x_BTD: Tensor, rotation: Rotation, scales: list[Tensor | None]
+    ) -> tuple[Tensor, Tensor]:
+        mixed_BTD = torch.zeros_like(x_BTD)
+        left_BT1 = torch.ones_like(at_least_float32(x_BTD[..., :1]))
+        weights = []
+        loops = zip(
+            scales, self.loop_positions_K.unbind(), self.is_last_loop_K.unbind(), strict=True
+        )
+        for step_scale, position, is_last in loops:
+            x_BTD, ffn_BTD = self.block.before_ffn_step(x_BTD, rotation, step_scale)
+            x_BTD, mixed_BTD, left_BT1, weight_BT1 = self.mix(
+                x_BTD, ffn_BTD, mixed_BTD, left_BT1, step_scale, position, is_last
+            )
+            weights.append(weight_BT1)
+        return mixed_BTD, torch.cat(weights, dim=-1)
+
+    def mix(
+        self,
+        x_BTD: Tensor,
+        ffn_BTD: Tensor,
+        mixed_BTD: Tensor,
+        left_BT1: Tensor,
+        step_scale: Tensor | None,
+        position: Tensor,
+        is_last: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """End one loop: its state, the mixture with it, the share left, and the loop's weight.
+
+        q_t = p_t prod_{i<t} (1 - p_i), the last with all that is left: they sum to one. The
+        router's last probability is computed as published and has no effect. ``position`` and
+        ``is_last`` are scalar tensors: nothing depends on K or t as Python values.
+        """
+        assert self.router is not None
+        x_BTD = stepped(x_BTD, ffn_BTD, step_scale)
+        width = x_BTD.shape[-1]
+        weight_state, weight_position = torch.split(self.router.weight, [width, 1], dim=1)
+        position_BT1 = position.to(x_BTD.dtype).expand(*x_BTD.shape[:2], 1)
+        logit_BT1 = F.linear(x_BTD, weight_state, self.router.bias)
+        logit_BT1 = logit_BT1 + F.linear(position_BT1, weight_position)
+        probability_BT1 = torch.sigmoid(at_least_float32(logit_BT1))
+        probability_BT1 = torch.where(is_last, torch.ones_like(probability_BT1), probability_BT1)
+        weight_BT1 = probability_BT1 * left_BT1
+        left_BT1 = left_BT1 * (1 - probability_BT1)
+        mixed_BTD = mixed_BTD + weight_BT1.to(x_BTD.dtype) * x_BTD
+        return x_BTD, mixed_BTD, left_BT1, weight_BT1
 
 
 class WidePath(nn.Module):
@@ -214,8 +271,12 @@ class WidePath(nn.Module):
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         """The path's output."""
-        output: Tensor = self.block(x_BTD, rotation, F.softplus(self.step_scale)[0])
+        output: Tensor = self.block(x_BTD, rotation, self.scale())
         return output
+
+    def scale(self) -> Tensor:
+        """The positive scale of both steps, a scalar."""
+        return F.softplus(self.step_scale)[0]
 
 
 class Gate(nn.Module):
@@ -257,35 +318,20 @@ class Layer(nn.Module):
         deep_BTD, loop_weights_BTK = self.deep(x_BTD, rotation)
         if self.wide is None:
             return deep_BTD, None, loop_weights_BTK
-        wide_BTD, gates_BT2 = self.gated_wide(x_BTD, rotation)
-        out_BTD = weighted_sum([deep_BTD, wide_BTD], gates_BT2)
+        wide_BTD, ffn_BTD = self.wide.block.before_ffn_step(x_BTD, rotation, self.wide.scale())
+        out_BTD, gates_BT2 = self.combine(x_BTD, deep_BTD, wide_BTD, ffn_BTD)
         return out_BTD, gates_BT2, loop_weights_BTK
 
-    def gated_wide(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        """The wide path's output with both gates: what a dual layer does outside its loops."""
+    def combine(
+        self, x_BTD: Tensor, deep_BTD: Tensor, wide_BTD: Tensor, ffn_BTD: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """End the wide path; the gated sum of both paths, and the gates (B x T x 2)."""
         assert self.wide is not None
         assert self.gate is not None
-        return self.wide(x_BTD, rotation), self.gate(x_BTD)
-
-
-def mixture_weights(probabilities: list[Tensor]) -> list[Tensor]:
-    """q_t = p_t prod_{i<t} (1 - p_i), the last with all that is left: they sum to one."""
-    weights = []
-    left = torch.ones_like(probabilities[0])
-    for probability in probabilities:
-        weights.append(probability * left)
-        left = left * (1 - probability)
-    weights[-1] = weights[-1] + left
-    return weights
-
-
-def weighted_sum(states: list[Tensor], weights: Tensor) -> Tensor:
-    """Sum of B x T x D states with B x T x n weights, in the states' dtype."""
-    shares = weights.to(states[0].dtype).unsqueeze(-2).unbind(dim=-1)
-    total = shares[0] * states[0]
-    for share, state in zip(shares[1:], states[1:], strict=True):
-        total = total + share * state
-    return total
+        wide_BTD = stepped(wide_BTD, ffn_BTD, self.wide.scale())
+        gates_BT2 = self.gate(x_BTD)
+        gate_deep_BT1, gate_wide_BT1 = gates_BT2.to(x_BTD.dtype).split(1, dim=-1)
+        return gate_deep_BT1 * deep_BTD + gate_wide_BT1 * wide_BTD, gates_BT2
 
 
 def step_scales_of(raw_K: Tensor | None, num_loops: int) -> list[Tensor | None]:
@@ -293,9 +339,9 @@ def step_scales_of(raw_K: Tensor | None, num_loops: int) -> list[Tensor | None]:
     return [None] * num_loops if raw_K is None else list(F.softplus(raw_K).unbind())
 
 
-def scaled(x_BTD: Tensor, step_scale: Tensor | None) -> Tensor:
-    """A residual step times its scale."""
-    return x_BTD if step_scale is None else step_scale * x_BTD
+def stepped(x_BTD: Tensor, output_BTD: Tensor, step_scale: Tensor | None) -> Tensor:
+    """The state after a residual step of that scale."""
+    return x_BTD + (output_BTD if step_scale is None else step_scale * output_BTD)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

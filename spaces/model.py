@@ -71,7 +71,7 @@ class DualPathModel(nn.Module):
     def hidden_with_routing(self, tokens_BT: Tensor) -> tuple[Tensor, Routing]:
         """The state before the head, with the gates and the loops' weights of every layer."""
         rotation = self._rotation(tokens_BT.shape[1])
-        x_BTD = self.embedding(tokens_BT)
+        x_BTD = self.embedding.look_up(tokens_BT, self.head.weight.dtype)
         gates, loop_weights = [], []
         for layer in self.layers:
             x_BTD, gates_BT2, loop_weights_BTK = layer(x_BTD, rotation)
@@ -104,9 +104,7 @@ class DualPathModel(nn.Module):
             getattr(self, name).copy_(table)
         for layer in self.layers:
             if isinstance(layer, Layer) and layer.deep is not None:
-                last = max(1, self.architecture.num_loops - 1)
-                positions = torch.arange(self.architecture.num_loops, device="cpu") / last
-                layer.deep.loop_positions_K.copy_(positions)
+                layer.deep.initialize()
 
     def matrix_parameters(self) -> list[nn.Parameter]:
         """What weight decay acts on: the projections of attention and SwiGLU, and the head.

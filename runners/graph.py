@@ -1,0 +1,189 @@
+"""How does a GPU never wait inside a step? The whole step as one CUDA graph, replayed.
+
+The layers' pieces are compiled (`runners.compiled`), then forward, backward, clipping and AdamW are
+captured at fixed addresses. The engine outlives its trial: another one of the same shapes gets new
+weights, moments, learning rate and decay into the same memory and replays at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from runners.compiled import compile_sublayers, use_kernels
+from runners.evaluation import TOKENS_AT_ONCE, BatchSums, batch_sums
+from runners.step import EagerEngine, NamedTensors
+from search.trial import TrainingRecipe
+from spaces.architecture import Architecture
+from spaces.model import DualPathModel
+
+
+class GraphEngine:
+    """A step captured once and replayed; a batch of another size runs eagerly, uncompiled.
+
+    Memory is found out while capturing: where it runs out, the micro-batch is halved and the
+    capture done again. Raises `OutOfMemoryAtOneSequence` where not even one sequence fits.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        recipe: TrainingRecipe,
+        *,
+        device: torch.device,
+        init_seed: int,
+        micro_batch_sequences: int | None = None,
+    ) -> None:
+        model = DualPathModel(architecture, seed=init_seed).to(device)
+        self._eager = EagerEngine(model, recipe, micro_batch_sequences=micro_batch_sequences)
+        compile_sublayers(self._eager.working.model)
+        use_kernels(self._eager.working.model)
+        shape = (recipe.batch_sequences, architecture.context_length)
+        self._inputs = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._targets = torch.zeros(shape, dtype=torch.int64, device=device)
+        self._num_validation = min(
+            recipe.batch_sequences, max(1, TOKENS_AT_ONCE["cuda"] // architecture.context_length)
+        )
+        self._capture()
+
+    def restart(self, recipe: TrainingRecipe, *, init_seed: int) -> None:
+        """Start another trial of the same shapes: fresh weights, empty moments, its own decay."""
+        self.model.initialize(init_seed)
+        self._eager.set_weight_decay(recipe.weight_decay)
+        self._forget_moments()
+
+    def _capture(self) -> None:
+        """Capture the step and the validation, and leave weights and moments as they were."""
+        self._eager.set_learning_rate(0.0)
+        while True:
+            try:
+                self._try_capture()
+                break
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            self._eager.halve(num_sequences=len(self._inputs), reason=reason)
+        self._forget_moments()
+
+    def _try_capture(self) -> None:
+        torch.cuda.reset_peak_memory_stats()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            # compiles, loads kernels, makes the moments; at rate 0 no weight changes
+            self._eager.run(self._inputs, self._targets)
+        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.empty_cache()
+        step, validation = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with torch.cuda.graph(step):
+            self._loss = self._eager.run(self._inputs, self._targets)
+        inputs, targets = self._validation_batch()
+        with torch.cuda.graph(validation, pool=step.pool()):
+            self._eager.working.refresh()
+            self._sums = batch_sums(self._eager.working.model, inputs, targets)
+        self._graph, self._validation_graph = step, validation
+        self.peak_memory_bytes = torch.cuda.max_memory_allocated()
+
+    def _validation_batch(self) -> tuple[Tensor, Tensor]:
+        return self._inputs[: self._num_validation], self._targets[: self._num_validation]
+
+    def _forget_moments(self) -> None:
+        for tensor in self._eager.optimizer_tensors().values():
+            tensor.zero_()
+
+    @property
+    def model(self) -> DualPathModel:
+        """The model, in its present state."""
+        return self._eager.model
+
+    @property
+    def micro_batch_sequences(self) -> int:
+        """Sequences of one forward and backward pass."""
+        return self._eager.micro_batch_sequences
+
+    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
+        """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
+        if len(inputs_BT) != len(self._inputs):
+            with torch.compiler.set_stance("force_eager"):
+                return self._eager.step(inputs_BT, targets_BT, learning_rate=learning_rate)
+        self._eager.set_learning_rate(learning_rate)
+        self._inputs.copy_(inputs_BT)
+        self._targets.copy_(targets_BT)
+        self._graph.replay()
+        return self._loss.clone()
+
+    def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
+        """Loss and routing of validation sequences in the model's present state."""
+        if len(inputs_BT) != self._num_validation:
+            with torch.compiler.set_stance("force_eager"):
+                return self._eager.validation_sums(inputs_BT, targets_BT)
+        inputs, targets = self._validation_batch()
+        inputs.copy_(inputs_BT)
+        targets.copy_(targets_BT)
+        self._validation_graph.replay()
+        return self._sums.clone()
+
+    def optimizer_tensors(self) -> NamedTensors:
+        """The optimizer's state; zeros before the first step."""
+        return self._eager.optimizer_tensors()
+
+    def load_optimizer_tensors(self, tensors: NamedTensors) -> None:
+        """Put back what `optimizer_tensors` gave."""
+        self._eager.load_optimizer_tensors(tensors)
+
+
+Shapes = tuple[Architecture, TrainingRecipe, torch.device, int | None]
+
+
+class WarmEngine:
+    """Keeps the last captured engine for the next trial that has its shapes."""
+
+    def __init__(self) -> None:
+        self._shapes: Shapes | None = None
+        self._engine: GraphEngine | None = None
+
+    def start(
+        self,
+        architecture: Architecture,
+        recipe: TrainingRecipe,
+        *,
+        device: torch.device,
+        init_seed: int,
+        micro_batch_sequences: int | None = None,
+    ) -> GraphEngine:
+        """An engine at the start of a trial: the kept one, or a new one in its place."""
+        shapes = (architecture, _statics(recipe), device, micro_batch_sequences)
+        if self._engine is not None and shapes == self._shapes:
+            self._engine.restart(recipe, init_seed=init_seed)
+            return self._engine
+        self.let_go()
+        self._engine = GraphEngine(
+            architecture,
+            recipe,
+            device=device,
+            init_seed=init_seed,
+            micro_batch_sequences=micro_batch_sequences,
+        )
+        self._shapes = shapes
+        return self._engine
+
+    def let_go(self) -> None:
+        """Give the kept engine's memory back."""
+        self._shapes = self._engine = None
+        torch.cuda.empty_cache()
+
+
+def _statics(recipe: TrainingRecipe) -> TrainingRecipe:
+    """What of a recipe is captured: all but the schedule's numbers and the decay."""
+    schedule_free = TrainingRecipe(learning_rate=0.0, batch_sequences=recipe.batch_sequences)
+    return replace(
+        schedule_free,
+        beta1=recipe.beta1,
+        beta2=recipe.beta2,
+        adam_epsilon=recipe.adam_epsilon,
+        grad_clip=recipe.grad_clip,
+        ponder_penalty=recipe.ponder_penalty,
+        gate_entropy_penalty=recipe.gate_entropy_penalty,
+        precision=recipe.precision,
+    )
