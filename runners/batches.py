@@ -77,7 +77,7 @@ class DeviceStreams:
     """A corpus's streams on the device that trains."""
 
     train: Tensor
-    """The training stream, unsigned integers."""
+    """The training stream: unsigned integers, on a GPU int32 (it cannot index what is unsigned)."""
     validation: Tensor
     """The validation stream."""
     token_num_bytes: Tensor
@@ -91,9 +91,11 @@ def device_streams(corpus: Corpus, device: str) -> DeviceStreams:
     On the CPU they stay memory maps, which processes share.
     """
     tokens = load_tokens(corpus)
+    train, validation = torch.from_numpy(tokens.train), torch.from_numpy(tokens.validation)
+    dtype = train.dtype if device == "cpu" else torch.int32
     return DeviceStreams(
-        train=torch.from_numpy(tokens.train).to(device),
-        validation=torch.from_numpy(tokens.validation).to(device),
+        train=train.to(device, dtype),
+        validation=validation.to(device, dtype),
         token_num_bytes=torch.from_numpy(tokens.token_num_bytes).to(device),
     )
 

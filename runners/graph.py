@@ -7,7 +7,9 @@ weights, moments, learning rate and decay into the same memory and replays at on
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,9 +17,13 @@ from torch import Tensor
 from runners.compiled import compile_sublayers, use_kernels
 from runners.evaluation import TOKENS_AT_ONCE, BatchSums, batch_sums
 from runners.step import EagerEngine, NamedTensors
+from search.memory import fitting_micro_batch
 from search.trial import TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import DualPathModel
+
+USABLE_SHARE = 0.9
+"""Of a device's free memory, what a step may be predicted to need."""
 
 
 class GraphEngine:
@@ -34,18 +40,28 @@ class GraphEngine:
         *,
         device: torch.device,
         init_seed: int,
+        eval_sequences: int = 1,
         micro_batch_sequences: int | None = None,
     ) -> None:
+        """``eval_sequences``: how many one measurement has, of which an even share is captured.
+
+        Without ``micro_batch_sequences`` the step takes the largest micro-batch that is predicted
+        to fit into what the device has free.
+        """
+        size = micro_batch_sequences or fitting_micro_batch(
+            architecture,
+            sequences=recipe.batch_sequences,
+            memory_bytes=USABLE_SHARE * torch.cuda.mem_get_info(device)[0],
+        )
         model = DualPathModel(architecture, seed=init_seed).to(device)
-        self._eager = EagerEngine(model, recipe, micro_batch_sequences=micro_batch_sequences)
+        self._eager = EagerEngine(model, recipe, micro_batch_sequences=size)
         compile_sublayers(self._eager.working.model)
         use_kernels(self._eager.working.model)
         shape = (recipe.batch_sequences, architecture.context_length)
         self._inputs = torch.zeros(shape, dtype=torch.int64, device=device)
         self._targets = torch.zeros(shape, dtype=torch.int64, device=device)
-        self._num_validation = min(
-            recipe.batch_sequences, max(1, TOKENS_AT_ONCE["cuda"] // architecture.context_length)
-        )
+        most = min(size, max(1, TOKENS_AT_ONCE["cuda"] // architecture.context_length))
+        self.validation_sequences = even_share(eval_sequences, most=most)
         self._capture()
 
     def restart(self, recipe: TrainingRecipe, *, init_seed: int) -> None:
@@ -68,7 +84,7 @@ class GraphEngine:
 
     def _try_capture(self) -> None:
         torch.cuda.reset_peak_memory_stats()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side = capture_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
             # compiles, loads kernels, makes the moments; at rate 0 no weight changes
@@ -76,17 +92,17 @@ class GraphEngine:
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.empty_cache()
         step, validation = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with torch.cuda.graph(step):
+        with torch.cuda.graph(step, stream=side):
             self._loss = self._eager.run(self._inputs, self._targets)
         inputs, targets = self._validation_batch()
-        with torch.cuda.graph(validation, pool=step.pool()):
+        with torch.cuda.graph(validation, pool=step.pool(), stream=side):
             self._eager.working.refresh()
             self._sums = batch_sums(self._eager.working.model, inputs, targets)
         self._graph, self._validation_graph = step, validation
         self.peak_memory_bytes = torch.cuda.max_memory_allocated()
 
     def _validation_batch(self) -> tuple[Tensor, Tensor]:
-        return self._inputs[: self._num_validation], self._targets[: self._num_validation]
+        return self._inputs[: self.validation_sequences], self._targets[: self.validation_sequences]
 
     def _forget_moments(self) -> None:
         for tensor in self._eager.optimizer_tensors().values():
@@ -115,7 +131,7 @@ class GraphEngine:
 
     def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
         """Loss and routing of validation sequences in the model's present state."""
-        if len(inputs_BT) != self._num_validation:
+        if len(inputs_BT) != self.validation_sequences:
             with torch.compiler.set_stance("force_eager"):
                 return self._eager.validation_sums(inputs_BT, targets_BT)
         inputs, targets = self._validation_batch()
@@ -133,7 +149,7 @@ class GraphEngine:
         self._eager.load_optimizer_tensors(tensors)
 
 
-Shapes = tuple[Architecture, TrainingRecipe, torch.device, int | None]
+Shapes = tuple[Architecture, TrainingRecipe, torch.device, tuple[int, int | None]]
 
 
 class WarmEngine:
@@ -150,10 +166,12 @@ class WarmEngine:
         *,
         device: torch.device,
         init_seed: int,
+        eval_sequences: int = 1,
         micro_batch_sequences: int | None = None,
     ) -> GraphEngine:
         """An engine at the start of a trial: the kept one, or a new one in its place."""
-        shapes = (architecture, _statics(recipe), device, micro_batch_sequences)
+        sizes = (eval_sequences, micro_batch_sequences)
+        shapes = (architecture, statics(recipe), device, sizes)
         if self._engine is not None and shapes == self._shapes:
             self._engine.restart(recipe, init_seed=init_seed)
             return self._engine
@@ -163,6 +181,7 @@ class WarmEngine:
             recipe,
             device=device,
             init_seed=init_seed,
+            eval_sequences=eval_sequences,
             micro_batch_sequences=micro_batch_sequences,
         )
         self._shapes = shapes
@@ -171,10 +190,26 @@ class WarmEngine:
     def let_go(self) -> None:
         """Give the kept engine's memory back."""
         self._shapes = self._engine = None
-        torch.cuda.empty_cache()
+        gc.collect()  # a model whose methods were replaced is a cycle
+        if torch.cuda.is_available():
+            torch._C._cuda_clearCublasWorkspaces()  # made while capturing, they hold its memory
+            torch.cuda.empty_cache()
 
 
-def _statics(recipe: TrainingRecipe) -> TrainingRecipe:
+@cache
+def capture_stream() -> torch.cuda.Stream:
+    """The one stream that everything is captured on: each new one would keep workspaces."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
+def even_share(total: int, *, most: int) -> int:
+    """The largest divisor of ``total`` up to ``most``; ``most`` where all are less than half."""
+    most = min(total, most)
+    largest = next(size for size in range(most, 0, -1) if total % size == 0)
+    return largest if 2 * largest >= most else most
+
+
+def statics(recipe: TrainingRecipe) -> TrainingRecipe:
     """What of a recipe is captured: all but the schedule's numbers and the decay."""
     schedule_free = TrainingRecipe(learning_rate=0.0, batch_sequences=recipe.batch_sequences)
     return replace(

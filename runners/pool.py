@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from runners.text import Corpus
-from runners.training import TrainingOptions, run_trial
+from runners.training import Engine, TrainingOptions, run_trial
 from search.trial import Outcome, Progress, TrialConfig
 from spaces.errors import RequestError
 
@@ -70,6 +70,8 @@ class WorkerOptions:
     """torch threads of a worker."""
     checkpoint_seconds: float
     """Time between checkpoints."""
+    engine: Engine = "auto"
+    """How steps run on a GPU."""
 
 
 class Pool(Protocol):
@@ -154,6 +156,7 @@ def _contents(
         options.corpus,
         TrainingOptions(
             device=options.device,
+            engine=options.engine,
             num_threads=options.num_threads,
             checkpoint_dir=assignment.checkpoint_dir,
             checkpoint_seconds=options.checkpoint_seconds,

@@ -40,6 +40,10 @@ class StepEngine(Protocol):
     def peak_memory_bytes(self) -> int:
         """Most memory that was needed before the first step; 0 where nothing was."""
 
+    @property
+    def validation_sequences(self) -> int | None:
+        """Sequences that `validation_sums` likes best at once; None where any number will do."""
+
     def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
         """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
 
@@ -61,6 +65,7 @@ class EagerEngine:
     """
 
     peak_memory_bytes = 0
+    validation_sequences: int | None = None
 
     def __init__(
         self,

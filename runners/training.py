@@ -219,6 +219,7 @@ class _Trial:
                 recipe,
                 device=self._device,
                 init_seed=self._config.init_seed,
+                eval_sequences=self._config.eval_sequences,
                 micro_batch_sequences=size,
             )
         model = DualPathModel(architecture, seed=self._config.init_seed).to(self._device)
@@ -310,6 +311,7 @@ class _Trial:
             self._streams,
             self._windows,
             context_length=self._config.architecture.context_length,
+            sequences_at_once=self._engine.validation_sequences,
         )
         self._measuring_seconds += time.monotonic() - started
         self._log.add_point(measurement.loss_nats)

@@ -1,29 +1,35 @@
 """What can be known to be too much before a trial runs? Graded: how far beyond, in log units.
 
-Memory is predicted as parameters x 16 bytes (float32 weights, gradients and AdamW's two moments)
-plus 40 bytes per channel, block of effective depth and token of the batch for what the backward
-pass needs; both rates are settings. A grade is positive where a limit is broken, so that a sampler
-learns which way out is shorter.
+On a GPU, memory is the engine's own count (`search.memory`). Elsewhere, or where a rate is set, it
+is parameters x 16 bytes (float32 weights, gradients and AdamW's two moments) plus 40 bytes per
+channel, block of effective depth and token of the batch for what the backward pass needs. A grade
+is positive where a limit is broken, so that a sampler learns which way out is shorter.
 """
 
 from __future__ import annotations
 
 import math
 
+from search.memory import training_memory_bytes
 from search.settings import LimitSettings
 from search.trial import TrialConfig
 from spaces.parameters import count_parameters
+
+BYTES_PER_PARAMETER, BYTES_PER_ACTIVATION = 16.0, 40.0
+"""Without settings, in float32."""
 
 
 def predicted_memory_bytes(limits: LimitSettings, config: TrialConfig) -> float:
     """Bytes that training a configuration is predicted to need."""
     a = config.architecture
+    rates = (limits.bytes_per_parameter, limits.bytes_per_activation)
+    if config.training.precision == "bfloat16" and rates == (None, None):
+        return training_memory_bytes(a, sequences=config.training.batch_sequences)
     batch_tokens = config.training.batch_sequences * a.context_length
     activations = a.d_model * a.effective_depth * batch_tokens
-    return (
-        limits.bytes_per_parameter * count_parameters(a).total
-        + limits.bytes_per_activation * activations
-    )
+    return (limits.bytes_per_parameter or BYTES_PER_PARAMETER) * count_parameters(a).total + (
+        limits.bytes_per_activation or BYTES_PER_ACTIVATION
+    ) * activations
 
 
 def graded_limits(

@@ -290,10 +290,12 @@ class LimitSettings(Settings):
 
     memory_bytes: float | None = Field(default=None, gt=0)
     """Most bytes that a trial may need by the prediction; left out: not limited."""
-    bytes_per_parameter: float = Field(default=16.0, gt=0)
-    """Of weights, gradients and AdamW's two moments in float32."""
-    bytes_per_activation: float = Field(default=40.0, gt=0)
-    """Kept for the backward pass per channel, block of effective depth, and token of the batch."""
+    bytes_per_parameter: float | None = Field(default=None, gt=0)
+    """Of weights, gradients and AdamW's two moments; left out: 16, or the GPU engine's own count
+    in bfloat16."""
+    bytes_per_activation: float | None = Field(default=None, gt=0)
+    """Kept for the backward pass per channel, block of effective depth, and token of the batch;
+    left out: 40, or the GPU engine's own count in bfloat16."""
     tokens_per_parameter: tuple[float, float] | None = None
     """Least and most training tokens per parameter; left out: not limited."""
     learning_rate: tuple[float, float] | None = None
@@ -334,6 +336,8 @@ class WorkerSettings(Settings):
     """CPU cores, and torch threads, of one worker."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda gives each worker one whole GPU."""
+    engine: Literal["auto", "eager"] = "auto"
+    """auto: on a GPU compiled pieces and the step as one CUDA graph; eager: plain operators."""
     address: str | None = None
     """A running Ray cluster; left out: a local one is started."""
     max_attempts: int = Field(default=3, ge=1)

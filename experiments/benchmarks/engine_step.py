@@ -1,10 +1,11 @@
 """How fast is one training step: plain eager, whole-model compile, and the warm engine?
 
-The three train the same model in the same arithmetic on the same tokens. Eager and compile are the
-loop of any script: `F.cross_entropy` over all logits, clipping, fused AdamW; compile wraps forward
-and loss of the whole model in `torch.compile`. Tokens per second are the median of three timings.
+All train the same model on the same tokens. *eager* and *compile* are the loop of any script:
+autocast, `F.cross_entropy` over all logits, clipping, fused AdamW; compile wraps forward and loss
+of the whole model in `torch.compile`. *compile-same* is that with the engine's arithmetic (weights
+rounded once a step, the state in bfloat16). Tokens per second are the median of three timings.
 
-    python -m experiments.benchmarks.engine_step [--sides eager compile engine] [--json]
+    python -m experiments.benchmarks.engine_step [--sides eager compile compile-same engine]
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from spaces.flops import train_flops_per_token
 from spaces.model import DualPathModel
 
 VOCABULARY, CONTEXT, HEAD = 8_192, 512, 64
-SIDES = ("eager", "compile", "engine")
+SIDES = ("eager", "compile", "compile-same", "engine")
 Step = Callable[[Tensor, Tensor], Any]
 
 
@@ -61,9 +62,9 @@ DUAL = Architecture(
 )
 GPU_SHAPES = [
     (architecture, batch)
-    for architecture in (standard(256, 6), standard(512, 8), standard(768, 12), DUAL)
+    for architecture in (standard(256, 6), standard(512, 8), standard(768, 12))
     for batch in (16, 64)
-]
+] + [(DUAL, 64)]
 CPU_SHAPES = [
     (
         Architecture(
@@ -90,33 +91,45 @@ def recipe_of(batch: int, device: torch.device) -> TrainingRecipe:
     )
 
 
-def plain_step(
-    architecture: Architecture, recipe: TrainingRecipe, device: torch.device, *, compiled: bool
-) -> Step:
+class PlainStep:
     """The step of any script, eager or with the whole model compiled."""
-    model = DualPathModel(architecture).to(device)
-    working = WorkingModel(model, recipe.precision)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.95), fused=True)
 
-    def loss_of(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        logits = working.model(inputs_BT).flatten(0, 1).float()
+    def __init__(
+        self,
+        architecture: Architecture,
+        recipe: TrainingRecipe,
+        device: torch.device,
+        *,
+        compiled: bool,
+        autocast: bool = False,
+    ) -> None:
+        self._autocast = autocast and recipe.precision == "bfloat16"
+        self.model = DualPathModel(architecture).to(device)
+        precision = "float32" if self._autocast else recipe.precision
+        self.working = WorkingModel(self.model, precision)
+        self._loss = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+        self._optimizer = torch.optim.AdamW(
+            self.model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True
+        )
+
+    def _forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        with torch.autocast(inputs_BT.device.type, torch.bfloat16, enabled=self._autocast):
+            logits = self.working.model(inputs_BT).flatten(0, 1).float()
         return F.cross_entropy(logits, targets_BT.flatten())
 
-    if compiled:
-        torch.compiler.reset()
-        loss_of = torch.compile(loss_of, dynamic=False)
-
-    def step(inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        optimizer.zero_grad()
-        working.refresh()
-        loss = loss_of(inputs_BT, targets_BT)
+    def __call__(
+        self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float = 1e-3
+    ) -> Tensor:
+        """Do one step; returns the loss before it."""
+        self._optimizer.param_groups[0]["lr"] = learning_rate
+        self._optimizer.zero_grad()
+        self.working.refresh()
+        loss = self._loss(inputs_BT, targets_BT)
         torch.autograd.backward(loss)
-        working.collect_gradients()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        self.working.collect_gradients()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self._optimizer.step()
         return loss.detach()
-
-    return step
 
 
 def engine_step(architecture: Architecture, recipe: TrainingRecipe, device: torch.device) -> Step:
@@ -179,7 +192,8 @@ def measure(
         if side == "engine":
             step = engine_step(a, recipe, device)
         else:
-            step = plain_step(a, recipe, device, compiled=side == "compile")
+            compiled, autocast = side != "eager", side != "compile-same"
+            step = PlainStep(a, recipe, device, compiled=compiled, autocast=autocast)
         step(*batches[0]).item()
         ready = time.perf_counter() - started
         speed = tokens_per_second(step, batches, seconds=seconds)
@@ -227,6 +241,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and with ``--json`` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--shapes", type=int, help="only the first so many shapes")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing, each side and shape")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
@@ -234,7 +249,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if device.type == "cpu":
         print("no GPU: a small size on the CPU, to which no bar applies", file=sys.stderr)
     rows = []
-    for architecture, batch in GPU_SHAPES if device.type == "cuda" else CPU_SHAPES:
+    shapes = GPU_SHAPES if device.type == "cuda" else CPU_SHAPES
+    for architecture, batch in shapes[: options.shapes]:
         row = measure(
             architecture, batch, device=device, sides=options.sides, seconds=options.seconds
         )

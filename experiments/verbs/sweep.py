@@ -154,6 +154,7 @@ def _open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: 
         device=resolve_device(experiment),
         num_threads=workers.cpus_each,
         checkpoint_seconds=workers.checkpoint_seconds,
+        engine=workers.engine,
     )
     if workers.pool == "inline":
         return InlinePool(options)

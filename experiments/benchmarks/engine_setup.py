@@ -1,0 +1,132 @@
+"""How long does a warm worker take from the hand-over of a trial to its first training step?
+
+Real trials of two steps run one after the other in one process, as a worker runs them: a first one
+of a new width, then others of that width with another depth, K or feed-forward, then one that
+differs in nothing but seed, learning rate and weight decay. What was compiled is PyTorch's own
+count. Medians of five.
+
+    python -m experiments.benchmarks.engine_setup [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.benchmarks.engine_step import HEAD, VOCABULARY
+from runners.compiled import num_compiled
+from runners.device import device_name
+from runners.text import Corpus, prepare_corpus
+from runners.training import TrainingOptions, run_trial
+from search.trial import Outcome, TrainingRecipe, TrialConfig
+from spaces.architecture import Architecture
+
+CHANGES: dict[str, list[dict[str, Any]]] = {
+    "new depth": [{"num_layers": n} for n in (2, 3, 5, 6, 8)],
+    "new K": [{"num_loops": k} for k in (1, 3, 4, 5, 6)],
+    "new feed-forward": [{"wide_ffn": 8 * n} for n in (100, 130, 160, 200, 256)],
+    "nothing new": [{}] * 5,
+}
+
+
+def measure(corpus: Corpus, *, device: str, widths: Sequence[int], batch: int) -> dict[str, Any]:
+    """Seconds and compilations by what is new."""
+    on_gpu = device == "cuda"
+    rows: dict[str, list[tuple[float, int]]] = {}
+    for width in widths:
+        base = Architecture(
+            arm="dual",
+            num_layers=4,
+            num_loops=2,
+            d_model=width,
+            deep_ffn=3 * width,
+            wide_ffn=4 * width,
+            head_dim=HEAD if on_gpu else 16,
+            context_length=512 if on_gpu else 64,
+            vocab_size=VOCABULARY if on_gpu else 256,
+        )
+        rows.setdefault("new width", []).append(hand_over(base, corpus, device, batch))
+        for name, changes in CHANGES.items():
+            for seed, change in enumerate(changes):
+                found = hand_over(replace(base, **change), corpus, device, batch, seed=seed)
+                if name != "nothing new" or seed > 0:  # the first of these builds the base again
+                    rows.setdefault(name, []).append(found)
+    return {
+        name: {
+            "median_seconds": statistics.median(seconds for seconds, _ in found),
+            "worst_seconds": max(seconds for seconds, _ in found),
+            "trials": len(found),
+            "compiled": sum(compiled for _, compiled in found),
+        }
+        for name, found in rows.items()
+    }
+
+
+def hand_over(
+    architecture: Architecture, corpus: Corpus, device: str, batch: int, *, seed: int = 0
+) -> tuple[float, int]:
+    """Seconds to the first step of one trial, and what was compiled for it."""
+    config = TrialConfig(
+        architecture=architecture,
+        tokens=2 * batch * architecture.context_length,
+        training=TrainingRecipe(
+            learning_rate=1e-3 * (1 + seed),
+            weight_decay=0.1 * seed,
+            batch_sequences=batch,
+            precision="bfloat16" if device == "cuda" else "float32",
+        ),
+        text_fingerprint=corpus.fingerprint,
+        eval_sequences=batch,
+        eval_points=1,
+        init_seed=seed,
+    )
+    before = num_compiled()
+    *_, outcome = run_trial(config, corpus, TrainingOptions(device=device))
+    assert isinstance(outcome, Outcome)
+    assert outcome.status == "complete", outcome.reason
+    assert outcome.setup_seconds is not None
+    return outcome.setup_seconds, num_compiled() - before
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure, print the table, and with ``--json`` one document instead."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--text", type=Path, help="file or folder; left out: the default corpus")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(argv)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        print("no GPU: a small size on the CPU, to which no bar applies", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as folder:
+        corpus = prepare_corpus(
+            options.text, tokenizer="bytes", validation_fraction=0.01, cache_dir=Path(folder)
+        )
+        rows = measure(
+            corpus,
+            device=device,
+            widths=(256, 192) if device == "cuda" else (32,),
+            batch=16 if device == "cuda" else 4,
+        )
+    if options.json:
+        name = device_name(torch.device(device))
+        print(json.dumps({"device": name, "torch": str(torch.__version__), "rows": rows}, indent=2))
+        return 0
+    for name, row in rows.items():
+        print(
+            f"{name:17} median {row['median_seconds']:6.2f} s  worst {row['worst_seconds']:6.2f} s"
+            f"  of {row['trials']:2} trials; pieces compiled: {row['compiled']}"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""Does the replayed step continue exactly where the eager one would? Most of it needs a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from runners.compiled import num_compiled, use_kernels
+from runners.graph import GraphEngine, WarmEngine, even_share, statics
+from runners.step import EagerEngine, OutOfMemoryAtOneSequence
+from search.memory import fitting_micro_batch, training_memory_bytes
+from search.trial import Precision, TrainingRecipe
+from spaces.architecture import Architecture
+from spaces.layers import Attention, SwiGLU
+from spaces.model import DualPathModel
+
+DUAL = Architecture(
+    arm="dual",
+    num_layers=2,
+    num_loops=2,
+    d_model=128,
+    deep_ffn=352,
+    wide_ffn=512,
+    head_dim=64,
+    context_length=256,
+    vocab_size=512,
+)
+
+
+def recipe(precision: Precision = "float32", **changes: Any) -> TrainingRecipe:
+    return TrainingRecipe(learning_rate=1e-3, batch_sequences=8, precision=precision, **changes)
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(3)
+    found = []
+    for _ in range(count):
+        tokens = torch.randint(512, (8, 257), generator=generator).cuda()
+        found.append((tokens[:, :-1], tokens[:, 1:]))
+    return found
+
+
+def graph_engine(engine_recipe: TrainingRecipe, **options: Any) -> GraphEngine:
+    device = torch.device("cuda")
+    return GraphEngine(DUAL, engine_recipe, device=device, init_seed=1, **options)
+
+
+def eager_engine(engine_recipe: TrainingRecipe, **options: Any) -> EagerEngine:
+    return EagerEngine(DualPathModel(DUAL, seed=1).cuda(), engine_recipe, **options)
+
+
+def train(engine: Any, count: int = 50) -> list[float]:
+    return [
+        engine.step(inputs, targets, learning_rate=1e-3).item()
+        for inputs, targets in batches(count)
+    ]
+
+
+def test_rate_schedule_and_decay_are_not_captured() -> None:
+    other = replace(recipe(), learning_rate=0.5, weight_decay=0.0, schedule="wsd")
+    assert statics(other) == statics(recipe())
+    assert statics(recipe(grad_clip=2.0)) != statics(recipe())
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "share"), [(512, 19, 16), (512, 32, 32), (97, 32, 32), (10, 64, 10)]
+)
+def test_validation_is_cut_evenly_where_it_can_be(total: int, most: int, share: int) -> None:
+    assert even_share(total, most=most) == share
+
+
+def test_the_micro_batch_is_halved_until_it_is_predicted_to_fit() -> None:
+    needed = training_memory_bytes(DUAL, sequences=8)
+    assert fitting_micro_batch(DUAL, sequences=32, memory_bytes=needed) == 8
+    assert fitting_micro_batch(DUAL, sequences=32, memory_bytes=1.0) == 1
+
+
+@pytest.mark.gpu
+def test_in_float32_losses_weights_and_moments_are_those_of_the_eager_loop() -> None:
+    engine, eager = graph_engine(recipe()), eager_engine(recipe())
+    assert train(engine) == pytest.approx(train(eager), rel=1e-4)
+    moments = eager.optimizer_tensors()
+    for name, tensor in engine.optimizer_tensors().items():
+        torch.testing.assert_close(tensor, moments[name], rtol=1e-2, atol=1e-5)
+    inputs, targets = batches(1)[0]
+    for each in (engine, eager):  # a partial batch: eager, uncompiled
+        each.step(inputs[:3], targets[:3], learning_rate=1e-3)
+    sums = [each.validation_sums(inputs, targets) for each in (engine, eager)]
+    assert sums[0].nats.item() == pytest.approx(sums[1].nats.item(), rel=1e-4)
+
+
+@pytest.mark.gpu
+def test_bfloat16_stays_within_the_noise_of_the_data_order() -> None:
+    found, plain = train(graph_engine(recipe("bfloat16"))), train(eager_engine(recipe("bfloat16")))
+    assert found == pytest.approx(plain, rel=0.01)
+
+
+@pytest.mark.gpu
+def test_micro_batches_in_the_graph_leave_the_losses_as_they_are() -> None:
+    whole, split = graph_engine(recipe()), graph_engine(recipe(), micro_batch_sequences=2)
+    assert train(split, 10) == pytest.approx(train(whole, 10), rel=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
+    warm, device = WarmEngine(), torch.device("cuda")
+    train(warm.start(DUAL, recipe(weight_decay=0.5), device=device, init_seed=9), 5)
+    before = num_compiled()
+    again = warm.start(DUAL, recipe(), device=device, init_seed=1)
+    assert train(again, 20) == pytest.approx(train(eager_engine(recipe()), 20), rel=1e-4)
+    deeper = replace(DUAL, num_layers=3, num_loops=3, wide_ffn=640)
+    warm.start(deeper, recipe(), device=device, init_seed=1)
+    assert num_compiled() == before
+
+
+@pytest.mark.gpu
+def test_lack_of_memory_halves_the_micro_batch_and_is_infeasible_at_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest, limit = EagerEngine.run, 3
+
+    def limited(self: EagerEngine, inputs: Tensor, targets: Tensor) -> Tensor:
+        if self.micro_batch_sequences > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return honest(self, inputs, targets)
+
+    monkeypatch.setattr(EagerEngine, "run", limited)
+    engine = graph_engine(recipe())
+    assert engine.micro_batch_sequences == 2
+    limit = 0
+    with pytest.raises(OutOfMemoryAtOneSequence):
+        graph_engine(recipe())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("qk_norm", ["none", "before", "after"])
+def test_the_kernels_compute_the_plain_forms(qk_norm: str) -> None:
+    model = DualPathModel(replace(DUAL, qk_norm=qk_norm), seed=1).cuda()
+    attention = next(each for each in model.modules() if isinstance(each, Attention))
+    feed_forward = next(each for each in model.modules() if isinstance(each, SwiGLU))
+    rotation = model._rotation(256)
+    qkv = torch.randn(2, 256, 3 * 128, device="cuda", requires_grad=True)
+    gate_up = torch.randn(2, 256, 2 * 100, device="cuda", requires_grad=True)
+    results = []
+    for _ in range(2):
+        out = [*attention.position(qkv, rotation), feed_forward.activate(gate_up)]
+        flows = [torch.cos(torch.arange(x.numel(), device="cuda")).view_as(x) for x in out]
+        results.append([*out, *torch.autograd.grad(out, (qkv, gate_up), flows)])
+        use_kernels(model)
+    for plain, kernel in zip(*results, strict=True):
+        torch.testing.assert_close(kernel, plain, rtol=1e-4, atol=1e-5)
