@@ -10,8 +10,7 @@ from analysis.gain import FrontierPoint, Gain, compute_equivalent_gains
 from experiments.command import talk
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import budget_noise
-from search.replicates import Key, configuration_key
+from search.noise import Key, budget_noise, configuration_key
 from search.results import by_budget
 from search.tuned import ArmTuning, arm_tunings
 

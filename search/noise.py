@@ -15,8 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.ledger import TrialRecord
-from search.replicates import Key, configuration_key
 from search.trial import Proposal
+
+Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
+"""A configuration without its seeds."""
 
 LEVEL = 0.05
 """Chance to call a configuration worse that is as good as the first."""
@@ -35,6 +37,11 @@ class BudgetNoise:
     """How many independent differences it rests on."""
     tied: frozenset[str]
     """Configuration hashes that cannot be told from the first; the first itself without noise."""
+
+
+def configuration_key(proposal: Proposal) -> Key:
+    """What replicates of one configuration share: everything but the seeds."""
+    return (proposal.arm, proposal.budget.train_flops, tuple(sorted(proposal.axes.items())))
 
 
 def budget_noise(records: Sequence[TrialRecord]) -> BudgetNoise:

@@ -8,8 +8,7 @@ from typing import Literal
 
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import budget_noise
-from search.replicates import configuration_key
+from search.noise import budget_noise, configuration_key
 from search.trial import SearchArm
 from search.tuning import RATE, choose_value
 
