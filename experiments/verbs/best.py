@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -113,6 +114,7 @@ def _entry(
         "purpose": proposal.purpose,
         "tuning": tuning_of(record, tunings),
         "tied_with_best": _is_tied(record, noise),
+        "warnings": list(outcome.warnings),
     }
 
 
@@ -130,8 +132,12 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     if not groups:
         print(f"{sweep.name} has no result yet; `isoflop status {sweep.name}` says what it does")
         return
+    recommended = recommend(records)
     for target, group in groups.items():
-        console.print(_table(target, group, top=top))
+        shown = _shown(group, top, recommended[target])
+        console.print(_table(target, group, shown, recommended[target]))
+        for line in _warnings(shown):
+            print(line)
     print_comparisons(records)
     link = link_of(sweep, server)
     if link is None:
@@ -142,16 +148,41 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
 
 
-def _table(target: float, group: list[TrialRecord], *, top: int) -> Any:
+def _shown(group: list[TrialRecord], top: int, recommended: TrialRecord) -> dict[int, TrialRecord]:
+    """The rows of a table by rank: the first ones, and what is recommended."""
+    rows = dict(enumerate(group, start=1))
+    return {n: row for n, row in rows.items() if n <= top or top <= 0 or row is recommended}
+
+
+def _warnings(shown: dict[int, TrialRecord]) -> list[str]:
+    """What a reader of the losses should know: a line per kind, in the words of its first row."""
+    kinds: dict[str, dict[int, str]] = {}
+    for rank, record in shown.items():
+        assert record.outcome is not None
+        for text in record.outcome.warnings:
+            kinds.setdefault(re.split(r"\d", text)[0], {})[rank] = text
+    return [
+        f"! {', '.join(f'#{rank}' for rank in texts)}: {next(iter(texts.values()))}"
+        for texts in kinds.values()
+    ]
+
+
+def _table(
+    target: float,
+    group: list[TrialRecord],
+    shown: dict[int, TrialRecord],
+    recommended: TrialRecord,
+) -> Any:
     from rich.table import Table
 
     noise = budget_noise(group)
     table = Table(title=_title(target, group, noise), title_justify="left")
     columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/param")
-    for column in ("#", *columns, "lr", "loss (nats)", "bits/byte"):
+    for column in ("#", *columns, "lr", "seed", "loss (nats)", "bits/byte"):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for rank, record in enumerate(_top(group, top), start=1):
-        mark = "=" if _is_tied(record, noise) else ""
+    for rank, record in shown.items():
+        mark = "*" if record is recommended else ""
+        mark += "=" if _is_tied(record, noise) else ""
         table.add_row(f"{mark}{rank}", *_cells(record))
     return table
 
@@ -160,10 +191,11 @@ def _title(target: float, group: list[TrialRecord], noise: BudgetNoise) -> str:
     convention = group[0].proposal.budget.convention
     title = f"{target:.3g} training FLOPs ({convention}): {len(group)} results"
     if noise.seed_noise_nats is None:
-        return title + "; without replicates nothing says what is a tie"
+        return title + "; without replicates nothing says what is a tie; * recommended"
     return title + (
         f"; seed noise {noise.seed_noise_nats:.4f} nats ({noise.degrees_of_freedom} degrees of "
-        f"freedom); = cannot be told from the first at 5 %"
+        f"freedom)\n= cannot be told from the first at 5 %; * recommended: lowest without the "
+        f"luck of its seed"
     )
 
 
@@ -182,6 +214,7 @@ def _cells(record: TrialRecord) -> list[str]:
         f"{config.tokens / 1e6:.3g} M",
         f"{config.tokens / total:.1f}",
         f"{config.training.learning_rate:.3g}",
+        str(config.data_seed),
         f"{outcome.loss_nats:.4f}",
         f"{outcome.bits_per_byte:.4f}",
     ]
