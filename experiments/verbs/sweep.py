@@ -16,7 +16,6 @@ from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
 from experiments.setup import (
     ExperimentOptions,
-    code_version,
     parse_experiment_options,
     prepare_ground,
     report_set_aside,
@@ -29,6 +28,7 @@ from runners.driver import Driver, SweepSummary
 from runners.mlflow_view import local_tracking_uri
 from runners.pool import InlinePool, Pool, WorkerOptions
 from runners.text import Corpus
+from search.code_version import code_version
 from search.experiment import Experiment
 from search.lease import LeaseLost
 from search.ledger import Ledger
@@ -59,7 +59,13 @@ def run(argv: list[str]) -> int:
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
     uri = options.tracking_uri or local_tracking_uri(options.home)
     with standard_output_kept_clean():
-        summary = run_sweep(experiment, options.home, tracking_uri=uri, take_over=options.take_over)
+        summary = run_sweep(
+            experiment,
+            options.home,
+            tracking_uri=uri,
+            take_over=options.take_over,
+            insecure=options.insecure,
+        )
     report(experiment, options.home, as_json=options.json)
     return _exit_code(summary, experiment, options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,30 @@ def assert_equal(client: MlflowClient, record: TrialRecord, run: Run) -> None:
         history = client.get_metric_history(run.info.run_id, name)
         expected = [(point.step, getattr(point, name)) for point in record.curve]
         assert sorted((point.step, point.value) for point in history) == expected
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_run_names_the_commit_that_made_its_result(tmp_path: Path) -> None:
+    ledger, home = open_ledger(tmp_path / "home", toy_experiment()), tmp_path / "home"
+    finished, queued = toy_proposals(tmp_path, 2)
+    uri = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    for proposal in (finished, queued):
+        ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", finished.config_hash)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).sync()
+    outcome = replace(complete_outcome(finished), versions={"commit": "0123456789ab"})
+    ledger.accept(attempt.id, outcome, spent_flops=1.0)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    runs = runs_of(MlflowClient(tracking_uri=uri), ledger)
+    for proposal, commit in ((finished, "0123456789ab"), (queued, "fedcba987654+")):
+        tags = runs[proposal.config_hash].data.tags
+        assert tags["isoflop.commit"] == commit
+        assert tags["isoflop.arm"] == proposal.arm
+        assert tags["isoflop.budget"] == f"{proposal.budget.train_flops:.3g}"
+        assert tags["isoflop.text_fingerprint"] == proposal.config.text_fingerprint
+    artifacts = runs[finished.config_hash].info.artifact_uri
+    assert artifacts.startswith((home.resolve() / "artifacts").as_uri())
+    ledger.close()
 
 
 @pytest.mark.filterwarnings("default")
