@@ -84,15 +84,19 @@ def _gain_cell(gain: Gain) -> str:
 
 
 def describe_tuning(tuning: ArmTuning) -> str:
-    """One line on how an arm came to its learning rate."""
+    """One line on how an arm came to its learning rate and to the start of its step scales."""
     text = (
         f"{tuning.arm}: learning rate tuned at {tuning.tuned_at_flops:.3g} FLOPs to "
         f"{tuning.learning_rate_multiplier:g} x the rule, transferred by the rule"
     )
     if tuning.at_edge:
         text += "; at the edge of what was tried: try further"
+    if tuning.step_scale_init is not None:
+        text += f"; step scales start at {tuning.step_scale_init:.3g}"
+    if tuning.step_scale_at_edge:
+        text += ", the edge of what was tried"
     if tuning.better_at_largest is not None:
-        return text + f"; but {tuning.better_at_largest:g} x did better at the largest budget"
+        return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:
-        return text + f"; its neighbours did no better at {tuning.checked_at_flops:.3g}"
+        return text + f"; neighbouring rates did no better at {tuning.checked_at_flops:.3g}"
     return text + "; not checked at the largest budget"

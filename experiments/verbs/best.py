@@ -177,8 +177,8 @@ def _table(
 
     noise = budget_noise(group)
     table = Table(title=_title(target, group, noise), title_justify="left")
-    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/param")
-    for column in ("#", *columns, "lr", "seed", "loss (nats)", "bits/byte"):
+    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/par")
+    for column in ("#", *columns, "lr", "seed", "loss\n(nats)", "bits/\nbyte"):
         table.add_column(column, justify="left" if column == "arm" else "right")
     for rank, record in shown.items():
         mark = "*" if record is recommended else ""
@@ -210,11 +210,19 @@ def _cells(record: TrialRecord) -> list[str]:
         str(a.d_model),
         str(a.deep_ffn or "-"),
         str(a.wide_ffn or "-"),
-        f"{total / 1e6:.3g} M",
-        f"{config.tokens / 1e6:.3g} M",
+        _short(total),
+        _short(config.tokens),
         f"{config.tokens / total:.1f}",
         f"{config.training.learning_rate:.3g}",
         str(config.data_seed),
         f"{outcome.loss_nats:.4f}",
         f"{outcome.bits_per_byte:.4f}",
     ]
+
+
+def _short(count: float) -> str:
+    """A count to three digits: 26.7k, 1.25M, 3.4B."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"

@@ -86,6 +86,10 @@ def test_step_scales_are_tuned_at_the_tuned_rate():
     tried = [r for r in records if r.proposal.purpose == "tuning" and r.proposal.arm == "dual"]
     at_best = [r for r in tried if r.proposal.axes["learning_rate_multiplier"] == 2.0]
     assert {r.proposal.axes["step_scale_init"] for r in at_best} >= {-3.0, 0.0, 1.0}
+    found = arm_tunings(records)
+    assert found["dual"].learning_rate_multiplier == 2.0  # starts do not stand in for the rate
+    assert (found["dual"].step_scale_init, found["dual"].step_scale_at_edge) == (-3.0, True)
+    assert found["standard"].step_scale_init is None
 
 
 def test_the_search_waits_for_the_tuning_and_the_plan_does_not():
