@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shlex
 import shutil
 import signal
 import tempfile
@@ -67,7 +68,7 @@ def run(argv: list[str]) -> int:
             insecure=options.insecure,
         )
     report(experiment, options.home, as_json=options.json)
-    return _exit_code(summary, experiment, options)
+    return _exit_code(summary, shlex.join(("isoflop", "sweep", *argv)))
 
 
 def run_sweep(
@@ -203,16 +204,16 @@ def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:
         print_best(sweep, records, top=3, server=server)
 
 
-def _exit_code(summary: SweepSummary, experiment: Experiment, options: SweepRunOptions) -> int:
+def _exit_code(summary: SweepSummary, again: str) -> int:
+    """What the run amounts to, and how it goes on: by the same command, ``again``."""
     for note in summary.notes:
         talk(note)
-    again = f"isoflop sweep {options.experiment} --home {options.home}"
     if summary.interrupted:
         talk(f"interrupted and saved; `{again}` goes on")
         return EXIT_INTERRUPTED
     talk(f"{summary.num_run} trials run, {summary.num_reused} reused")
     if summary.stopped_by:
-        talk(f"stopped in order: {summary.stopped_by}; raise it and `{again}` goes on")
+        talk(f"stopped in order: {summary.stopped_by}; with a higher cap `{again}` goes on")
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
     if summary.notes:
