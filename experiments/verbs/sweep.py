@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shlex
 import shutil
 import signal
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MLFLOW_PATIENCE_SECONDS = 60.0
 HASTE_SECONDS = 3.0
+STOPPING = b"stopping: running trials save at their next step; once more stops at once\n"
 
 
 @dataclass(frozen=True)
@@ -232,7 +234,7 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         if flagged:
             raise KeyboardInterrupt
         flagged = True
-        talk("stopping: running trials save at their next step; once more stops at once")
+        os.write(2, STOPPING)  # print may be in the middle of a line, and would raise
 
     before = {number: signal.signal(number, flag) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
