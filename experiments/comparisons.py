@@ -10,7 +10,7 @@ from analysis.gain import FrontierPoint, Gain, compute_equivalent_gains
 from experiments.command import talk
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import Key, budget_noise, configuration_key
+from search.noise import budget_noise, by_configuration
 from search.results import by_budget
 from search.tuned import ArmTuning, arm_tunings
 
@@ -36,10 +36,8 @@ def gains_of(records: list[TrialRecord]) -> list[Gain]:
 
 def _best_losses(results: list[TrialRecord]) -> list[float]:
     """Losses over seeds of the configuration with the lowest mean."""
-    losses: dict[Key, list[float]] = {}
-    for record in results:
-        losses.setdefault(configuration_key(record.proposal), []).append(loss_of(record))
-    return min(losses.values(), key=fmean)
+    groups = by_configuration(results).values()
+    return min(([loss_of(record) for record in group] for group in groups), key=fmean)
 
 
 def print_comparisons(records: list[TrialRecord]) -> None:
@@ -98,5 +96,6 @@ def describe_tuning(tuning: ArmTuning) -> str:
     if tuning.better_at_largest is not None:
         return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:
-        return text + f"; neighbouring rates did no better at {tuning.checked_at_flops:.3g}"
+        at = f"{tuning.checked_at_flops:.3g}"
+        return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
     return text + "; not checked at the largest budget"

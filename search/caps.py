@@ -49,7 +49,8 @@ def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
 def caps_in_words(
     limits: LimitSettings, records: Sequence[TrialRecord], budgets: Sequence[float], *, now: float
 ) -> list[str]:
-    """How much of each cap is gone, and what it no longer pays for; ``budgets`` in FLOPs."""
+    """How much of each cap is gone, and which of the ``budgets`` (FLOPs of trials that may be still
+    to come) it no longer pays for."""
     words = []
     if limits.max_flops is not None:
         committed = committed_flops(records)
@@ -58,7 +59,10 @@ def caps_in_words(
         )
         unpaid = [budget for budget in budgets if committed + budget > limits.max_flops]
         if unpaid:
-            text += f", which pays for no further trial of {min(unpaid):.3g}"
+            text += (
+                f", which pays for no further trial of {min(unpaid):.3g}: the same command with a "
+                f"higher cap goes on"
+            )
         words.append(text)
     if limits.max_hours is not None:
         hours = spent_hours(records, now=now)

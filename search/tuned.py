@@ -8,7 +8,7 @@ from typing import Literal
 
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import budget_noise, configuration_key
+from search.noise import configuration_key, is_better
 from search.trial import SearchArm
 from search.tuning import RATE, STEP_SCALE, choose_value
 
@@ -77,16 +77,11 @@ def tuning_of(record: TrialRecord, tunings: dict[SearchArm, ArmTuning]) -> Tunin
 def _better(checks: list[TrialRecord], records: Sequence[TrialRecord]) -> float | None:
     """The multiple of a check that beats the same shape at the tuned rate by more than a tie."""
     for check in sorted(checks, key=loss_of):
-        same = [
-            record
-            for record in records
-            if record.is_result
-            and record.proposal.purpose != "tuning"
-            and _but_rate(record) == _but_rate(check)
-        ]
-        noise = budget_noise([*same, check])
-        tied = any(record.config_hash in noise.tied for record in same)
-        if same and loss_of(check) < min(map(loss_of, same)) and not tied:
+        there = [r for r in records if r.is_result and _flops(r) == _flops(check)]
+        searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
+        same = [r for r in searched if _but_rate(r) == _but_rate(check)]
+        leader = min(same, key=loss_of, default=None)
+        if leader is not None and is_better(check.proposal, leader.proposal, there):
             return float(check.proposal.axes[RATE])
     return None
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import gains_of, print_comparisons
 from experiments.setup import SweepOptions, open_sweep
 from runners.mlflow_view import DEFAULT_SERVER, plain_link, view_link
-from search.denoised import recommend
+from search.denoised import loss_of, recommend
 from search.ledger import SweepRecord, TrialRecord
-from search.noise import BudgetNoise, budget_noise
+from search.noise import BudgetNoise, budget_noise, by_configuration
 from search.results import by_budget
 from search.trial import SearchArm
 from search.tuned import ArmTuning, arm_tunings, tuning_of
@@ -124,7 +125,7 @@ def _is_tied(record: TrialRecord, noise: BudgetNoise) -> bool | None:
 
 
 def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str) -> None:
-    """The leaderboard as one table per budget, then the link."""
+    """The leaderboard as one table per budget, a row per configuration, then the link."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -135,7 +136,7 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     recommended = recommend(records)
     for target, group in groups.items():
         shown = _shown(group, top, recommended[target])
-        console.print(_table(target, group, shown, recommended[target]))
+        console.print(_table(_title(target, group), group, shown, recommended[target]))
         for line in _warnings(shown):
             print(line)
     print_comparisons(records)
@@ -148,18 +149,22 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
 
 
-def _shown(group: list[TrialRecord], top: int, recommended: TrialRecord) -> dict[int, TrialRecord]:
-    """The rows of a table by rank: the first ones, and what is recommended."""
-    rows = dict(enumerate(group, start=1))
-    return {n: row for n, row in rows.items() if n <= top or top <= 0 or row is recommended}
+Rows = dict[int, list[TrialRecord]]
+"""Results of a configuration, one for each of its seeds, by its rank."""
 
 
-def _warnings(shown: dict[int, TrialRecord]) -> list[str]:
+def _shown(group: list[TrialRecord], top: int, recommended: TrialRecord) -> Rows:
+    """The rows of a table: lowest mean loss over seeds first, and what is recommended."""
+    configurations = by_configuration(group).values()
+    rows = enumerate(sorted(configurations, key=lambda runs: fmean(map(loss_of, runs))), start=1)
+    return {n: runs for n, runs in rows if n <= top or top <= 0 or recommended in runs}
+
+
+def _warnings(shown: Rows) -> list[str]:
     """What a reader of the losses should know: a line per kind, in the words of its first row."""
     kinds: dict[str, dict[int, str]] = {}
-    for rank, record in shown.items():
-        assert record.outcome is not None
-        for text in record.outcome.warnings:
+    for rank, runs in shown.items():
+        for text in (text for run in runs if run.outcome for text in run.outcome.warnings):
             kinds.setdefault(re.split(r"\d", text)[0], {})[rank] = text
     return [
         f"! {', '.join(f'#{rank}' for rank in texts)}: {next(iter(texts.values()))}"
@@ -167,41 +172,36 @@ def _warnings(shown: dict[int, TrialRecord]) -> list[str]:
     ]
 
 
-def _table(
-    target: float,
-    group: list[TrialRecord],
-    shown: dict[int, TrialRecord],
-    recommended: TrialRecord,
-) -> Any:
+def _table(title: str, group: list[TrialRecord], shown: Rows, recommended: TrialRecord) -> Any:
     from rich.table import Table
 
     noise = budget_noise(group)
-    table = Table(title=_title(target, group, noise), title_justify="left")
+    table = Table(title=title, title_justify="left")
     columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/par")
-    for column in ("#", *columns, "lr", "seed", "loss\n(nats)", "bits/\nbyte"):
+    for column in ("#", *columns, "lr", "seeds", "loss\n(nats)", "bits/\nbyte"):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for rank, record in shown.items():
-        mark = "*" if record is recommended else ""
-        mark += "=" if _is_tied(record, noise) else ""
-        table.add_row(f"{mark}{rank}", *_cells(record))
+    for rank, runs in shown.items():
+        mark = "*" if recommended in runs else ""
+        mark += "=" if _is_tied(runs[0], noise) else ""
+        table.add_row(f"{mark}{rank}", *_cells(runs))
     return table
 
 
-def _title(target: float, group: list[TrialRecord], noise: BudgetNoise) -> str:
-    convention = group[0].proposal.budget.convention
+def _title(target: float, group: list[TrialRecord]) -> str:
+    noise, convention = budget_noise(group), group[0].proposal.budget.convention
     title = f"{target:.3g} training FLOPs ({convention}): {len(group)} results"
     if noise.seed_noise_nats is None:
         return title + "; without replicates nothing says what is a tie; * recommended"
     return title + (
         f"; seed noise {noise.seed_noise_nats:.4f} nats ({noise.degrees_of_freedom} degrees of "
-        f"freedom)\n= cannot be told from the first at 5 %; * recommended: lowest without the "
-        f"luck of its seed"
+        f"freedom)\nmean over seeds; = cannot be told from the first at 5 %; * recommended: lowest "
+        f"without luck"
     )
 
 
-def _cells(record: TrialRecord) -> list[str]:
-    config, outcome = record.proposal.config, record.outcome
-    assert outcome is not None
+def _cells(runs: list[TrialRecord]) -> list[str]:
+    record, config = runs[0], runs[0].proposal.config
+    bits = [run.outcome.bits_per_byte for run in runs if run.outcome and run.outcome.bits_per_byte]
     a, total = config.architecture, count_parameters(config.architecture).total
     return [
         record.proposal.arm,
@@ -214,9 +214,9 @@ def _cells(record: TrialRecord) -> list[str]:
         _short(config.tokens),
         f"{config.tokens / total:.1f}",
         f"{config.training.learning_rate:.3g}",
-        str(config.data_seed),
-        f"{outcome.loss_nats:.4f}",
-        f"{outcome.bits_per_byte:.4f}",
+        str(len(runs)),
+        f"{fmean(map(loss_of, runs)):.4f}",
+        f"{fmean(bits):.4f}",
     ]
 
 

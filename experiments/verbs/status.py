@@ -78,7 +78,9 @@ def status_document(asked: Asked, records: list[TrialRecord]) -> dict[str, Any]:
 
 
 def _caps(asked: Asked, records: list[TrialRecord]) -> list[str]:
-    return caps_in_words(asked.limits, records, asked.budgets, now=time.time())
+    counted = sum(record.set_aside is None for record in records)
+    to_come = asked.budgets if counted < asked.trials else ()
+    return caps_in_words(asked.limits, records, to_come, now=time.time())
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:
@@ -117,7 +119,7 @@ def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
     if parts:
         print(f"spent on: {', '.join(parts)}")
     for cap in _caps(asked, records):
-        print(f"cap: {cap}; the same command with a higher cap goes on")
+        print(f"cap: {cap}")
 
 
 def _line(record: TrialRecord) -> str:
