@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 COUNTS = ("lost", "duplicated", "wrong")
-PEER_SEEDS = 10
+PEER_SEEDS = 20
 
 
 def main() -> int:
