@@ -163,9 +163,8 @@ class Launcher:
 
     def close(self) -> None:
         """End the launcher."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes its pipes, which ends it
+            pass
 
 
 @dataclass
