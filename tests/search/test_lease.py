@@ -95,6 +95,17 @@ def test_a_frozen_holder_is_succeeded_on_request_and_writes_no_more(
         frozen.fence_all(reason="woke up")
 
 
+def test_a_frozen_holder_writes_no_more_when_its_successor_has_ended(home: Path) -> None:
+    frozen, late = Ledger(home), Ledger(home)
+    with frozen.held():
+        age_lease(home, LEASE_SECONDS + 1)
+        with late.held(take_over=True):
+            pass
+        with pytest.raises(LeaseLost, match="took it over since"):
+            frozen.fence_all(reason="woke up")
+    late.fence_all(reason="nobody holds it")
+
+
 def test_a_lease_is_renewed_while_it_is_held(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.ledger.RENEWAL_SECONDS", 0.05)
     ledger = Ledger(home)
