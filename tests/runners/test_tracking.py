@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from runners.mlflow_check import compare_sweep
 from runners.mlflow_database import analyse_database
@@ -106,6 +107,22 @@ def test_a_database_that_was_left_half_made_is_made_again(tmp_path: Path) -> Non
     MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
     assert not list(tmp_path.glob(".*"))
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("toy") is not None
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_error_of_the_database_is_raised_and_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ledger = open_ledger(tmp_path, toy_experiment())
+    uri = local_tracking_uri(tmp_path)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.sqlite")) as database:
+        database.execute("DROP TABLE experiments")
+    capfd.readouterr()
+    with pytest.raises(MlflowException, match="no such table"):
+        MlflowProjection(ledger, "toy", tracking_uri=uri)
+    assert "Traceback" not in capfd.readouterr().err
+    ledger.close()
 
 
 @pytest.mark.filterwarnings("default")
