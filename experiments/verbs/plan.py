@@ -177,7 +177,8 @@ def _why(proposal: Proposal, experiment: Experiment) -> str:
 
 def _why_tuning(proposal: Proposal, experiment: Experiment) -> str:
     tried = f"{proposal.axes[RATE]:g} x the rate"
-    if proposal.budget.train_flops != min(experiment.budget.train_flops):
+    budgets = experiment.budget.train_flops
+    if len(budgets) > 1 and proposal.budget.train_flops == max(budgets):
         return f"checks {proposal.arm}: {tried}"
     start = proposal.axes.get(STEP_SCALE)
     if start is not None and start not in experiment.axes.step_scale_init:
