@@ -165,7 +165,7 @@ def driver_killed(bench: Bench, seed: int) -> Verdict:
     if with_ray:
         _wait_into(home, command, chance)
     else:
-        time.sleep(chance.uniform(0.0, bench.clean_seconds))
+        time.sleep(chance.uniform(0.0, bench.clean_seconds / (1 + bench.num_misses)))
     command.kill()
     if command.code != -signal.SIGKILL:
         raise Missed
