@@ -10,8 +10,7 @@ from analysis.gain import FrontierPoint, Gain, compute_equivalent_gains
 from experiments.command import talk
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import budget_noise
-from search.replicates import Key, configuration_key
+from search.noise import budget_noise, by_configuration
 from search.results import by_budget
 from search.tuned import ArmTuning, arm_tunings
 
@@ -37,10 +36,8 @@ def gains_of(records: list[TrialRecord]) -> list[Gain]:
 
 def _best_losses(results: list[TrialRecord]) -> list[float]:
     """Losses over seeds of the configuration with the lowest mean."""
-    losses: dict[Key, list[float]] = {}
-    for record in results:
-        losses.setdefault(configuration_key(record.proposal), []).append(loss_of(record))
-    return min(losses.values(), key=fmean)
+    groups = by_configuration(results).values()
+    return min(([loss_of(record) for record in group] for group in groups), key=fmean)
 
 
 def print_comparisons(records: list[TrialRecord]) -> None:
@@ -85,15 +82,20 @@ def _gain_cell(gain: Gain) -> str:
 
 
 def describe_tuning(tuning: ArmTuning) -> str:
-    """One line on how an arm came to its learning rate."""
+    """One line on how an arm came to its learning rate and to the start of its step scales."""
     text = (
         f"{tuning.arm}: learning rate tuned at {tuning.tuned_at_flops:.3g} FLOPs to "
         f"{tuning.learning_rate_multiplier:g} x the rule, transferred by the rule"
     )
     if tuning.at_edge:
         text += "; at the edge of what was tried: try further"
+    if tuning.step_scale_init is not None:
+        text += f"; step scales start at {tuning.step_scale_init:.3g}"
+    if tuning.step_scale_at_edge:
+        text += ", the edge of what was tried"
     if tuning.better_at_largest is not None:
-        return text + f"; but {tuning.better_at_largest:g} x did better at the largest budget"
+        return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:
-        return text + f"; its neighbours did no better at {tuning.checked_at_flops:.3g}"
+        at = f"{tuning.checked_at_flops:.3g}"
+        return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
     return text + "; not checked at the largest budget"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -156,26 +154,6 @@ def _precision(experiment: Experiment) -> Precision:
     if experiment.training.precision != "auto":
         return experiment.training.precision
     return "bfloat16" if resolve_device(experiment) == "cuda" else "float32"
-
-
-def code_version() -> str:
-    """The package's version and, in a checkout, its commit (``+`` where files differ from it)."""
-    version = importlib.metadata.version("isoflop")
-    root = Path(__file__).resolve().parents[1]
-    if not (root / ".git").exists():
-        return version
-    described = _git(root, "describe", "--always", "--dirty=+", "--abbrev=12")
-    return f"{version} {described}" if described else version
-
-
-def _git(root: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip()
 
 
 def report_set_aside(reasons: dict[str, str | None]) -> None:

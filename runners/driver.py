@@ -25,6 +25,8 @@ from search.pruning import why_prune
 from search.trial import Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
+START_SECONDS = 120.0
+"""A worker has at least so long for its first word: it starts, imports and reads the text."""
 
 Written = TypeVar("Written")
 
@@ -66,6 +68,7 @@ class _Running:
     proposal: Proposal
     attempt: Attempt
     silent_seconds: float = 0.0
+    has_spoken: bool = False
     pruned_because: str | None = None
 
 
@@ -149,8 +152,14 @@ class Driver:
         waited = min(time.monotonic() - began, 1.0)
         for attempt_id, running in list(self._running.items()):
             running.silent_seconds += waited
-            if running.silent_seconds > self._silence_seconds:
+            if running.silent_seconds > self._patience(running):
                 self._give_up(attempt_id)
+
+    def _patience(self, running: _Running) -> float:
+        """Seconds of silence that an attempt may keep."""
+        if running.has_spoken:
+            return self._silence_seconds
+        return max(self._silence_seconds, START_SECONDS)
 
     def _hand_out(self) -> None:
         """Give every free worker an attempt, as long as there is one and room for it."""
@@ -207,7 +216,7 @@ class Driver:
         if running is None:
             self._hear_late(report)
             return
-        running.silent_seconds = 0.0
+        running.silent_seconds, running.has_spoken = 0.0, True
         if isinstance(content, Progress):
             self._write(partial(self._record_progress, report, content, running.proposal))
             self._tell("progress", running.proposal)
@@ -275,7 +284,7 @@ class Driver:
         running = self._running.pop(attempt_id)
         self._given_up[attempt_id] = running
         self._pool.abandon(attempt_id)
-        reason = f"its worker said nothing for {self._silence_seconds:g} s"
+        reason = f"its worker said nothing for {self._patience(running):g} s"
         self._lose(attempt_id, running.proposal, WorkerLost(reason=reason))
 
     def _lose(self, attempt_id: int, proposal: Proposal, content: WorkerLost) -> None:

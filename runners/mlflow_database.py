@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from pathlib import Path
 
 from mlflow import MlflowClient
 
 from runners.files import PARTIAL_SUFFIX, partial_path
+
+# It prints the traceback of every error, which whoever asked MLflow catches and tells
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def sqlite_path(tracking_uri: str) -> Path | None:

@@ -99,19 +99,20 @@ def trial_params(record: TrialRecord) -> dict[str, str]:
     return _fit(flat, LONGEST_PARAM, CONFIGURATION_FILE)
 
 
-def identity_tags(sweep: str, record: TrialRecord) -> dict[str, str]:
-    """Tags that a run carries from its start."""
+def identity_tags(sweep: SweepRecord, record: TrialRecord) -> dict[str, str]:
+    """Tags that a run carries from its start; its outcome may name another commit."""
     proposal = record.proposal
     assert proposal.budget.train_flops is not None
     return {
         "isoflop.kind": "trial",
-        "isoflop.sweep": sweep,
+        "isoflop.sweep": sweep.name,
         "isoflop.config_hash": record.config_hash,
         "isoflop.arm": proposal.arm,
         "isoflop.budget": f"{proposal.budget.train_flops:.3g}",
         "isoflop.convention": proposal.budget.convention,
         "isoflop.purpose": proposal.purpose,
         "isoflop.text_fingerprint": proposal.config.text_fingerprint,
+        "isoflop.commit": sweep.commit,
     }
 
 
@@ -128,6 +129,8 @@ def state_tags(record: TrialRecord) -> dict[str, str]:
     }
     if record.outcome is not None:
         tags["isoflop.outcome"] = record.outcome.status
+        if commit := record.outcome.versions.get("commit"):
+            tags["isoflop.commit"] = commit
     return _fit(tags, LONGEST_TAG, OUTCOME_FILE)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import platform
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +12,7 @@ from runners.device import device_name, peak_flops_per_second, peak_memory_bytes
 from runners.evaluation import Measurement
 from runners.text import Corpus
 from runners.trial_log import TrialLog
+from search.code_version import commit, package_version
 from search.trial import Outcome, OutcomeStatus
 from spaces.flops import forward_flops_per_token, train_flops_per_token
 from spaces.parameters import count_parameters
@@ -95,8 +94,11 @@ def _warnings(epochs: float | None, gap: float | None, loss_nats: float) -> list
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, torch and this package (where it is installed)."""
-    found = {"python": platform.python_version(), "torch": str(torch.__version__)}
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["isoflop"] = importlib.metadata.version("isoflop")
-    return found
+    """Versions of Python, torch and this package, and its commit, as far as they are known."""
+    found = {
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "isoflop": package_version(),
+        "commit": commit(),
+    }
+    return {name: version for name, version in found.items() if version is not None}

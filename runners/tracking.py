@@ -8,15 +8,11 @@ per step. `runners/projection_thread.py` calls it beside the training.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunTag
@@ -37,7 +33,7 @@ from runners.mlflow_rows import (
     sweep_tags,
     trial_params,
 )
-from runners.mlflow_view import best_view, local_tracking_uri
+from runners.mlflow_view import best_view
 from search.crash_points import reach
 from search.ledger import Ledger, SweepRecord, TrialRecord
 from search.redaction import redact
@@ -109,8 +105,9 @@ class MlflowProjection:
         found = self._client.get_experiment_by_name(self._sweep)
         if found is not None:
             return str(found.experiment_id)
-        local = self._uri == local_tracking_uri(self._ledger.home)
-        artifacts = (self._ledger.home.resolve() / "artifacts").as_uri() if local else None
+        artifacts = None
+        if self._database is not None:  # MLflow's own default is a folder of the working directory
+            artifacts = (self._ledger.home.resolve() / "artifacts").as_uri()
         identity = self._client.create_experiment(self._sweep, artifact_location=artifacts)
         key, view = best_view(self._sweep)
         self._client.set_experiment_tag(identity, key, view)
@@ -182,7 +179,7 @@ class MlflowProjection:
 
     def _start_run(self, record: TrialRecord) -> _Sent:
         began = record.attempts[0].started_at if record.attempts else record.created_at
-        tags = identity_tags(self._sweep, record)
+        tags = identity_tags(self._ledger.sweep(self._sweep), record)
         reach("before mlflow run")
         run = self._client.create_run(
             self._experiment_id,

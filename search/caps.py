@@ -5,7 +5,7 @@ What another sweep of the home already paid (a reused result) costs this one not
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from search.denoised import is_pending
 from search.ledger import TrialRecord
@@ -44,6 +44,32 @@ def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
         if record.state != "reused"
         for attempt in record.attempts
     )
+
+
+def caps_in_words(
+    limits: LimitSettings, records: Sequence[TrialRecord], budgets: Sequence[float], *, now: float
+) -> list[str]:
+    """How much of each cap is gone, and which of the ``budgets`` (FLOPs of trials that may be still
+    to come) it no longer pays for."""
+    words = []
+    if limits.max_flops is not None:
+        committed = committed_flops(records)
+        text = (
+            f"{committed:.4g} of limits.max_flops = {limits.max_flops:.4g} are spent or committed"
+        )
+        unpaid = [budget for budget in budgets if committed + budget > limits.max_flops]
+        if unpaid:
+            text += (
+                f", which pays for no further trial of {min(unpaid):.3g}: the same command with a "
+                f"higher cap goes on"
+            )
+        words.append(text)
+    if limits.max_hours is not None:
+        hours = spent_hours(records, now=now)
+        words.append(
+            f"{hours:.3g} of limits.max_hours = {limits.max_hours:g} worker-hours are spent"
+        )
+    return words
 
 
 def why_not_start(

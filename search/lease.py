@@ -103,10 +103,13 @@ def release_lease(connection: Connection, token: str) -> None:
 
 
 def check_lease(connection: Connection, token: str | None) -> None:
-    """Raises `LeaseLost` where a driver other than the token's holds the home."""
+    """Raises `LeaseLost` where a driver other than the token's holds the home, or has held it
+    since; without a token, where any does."""
     holder = find_holder(connection)
-    if holder is not None and holder.token != token:
-        raise LeaseLost(
-            f"only the driver that holds a home writes to it, and {holder} does; this one wrote "
-            f"nothing more: end it, and let the other finish"
-        )
+    if (holder.token if holder else None) == token:
+        return
+    now = f"{holder} does" if holder else "another one took it over since, and has ended"
+    raise LeaseLost(
+        f"only the driver that holds a home writes to it, and {now}; this one wrote nothing more: "
+        f"end it, and give the same command again once no other runs"
+    )

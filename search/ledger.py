@@ -34,6 +34,7 @@ from search.lease import (
 from search.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, explaining
 from search.ledger_records import Attempt, StaleOutcome, SweepRecord, Throughput, TrialRecord
 from search.ledger_rows import (
+    INTERRUPTIONS,
     Acceptance,
     Fenced,
     accepted_outcome,
@@ -351,7 +352,7 @@ class Ledger:
                     curve_json=json.dumps([asdict(point) for point in outcome.curve]),
                 )
             )
-            if outcome.status in ("preempted", "lost"):
+            if outcome.status in INTERRUPTIONS:
                 set_state(connection, row["sweep"], row["config_hash"], "preempted")
                 return "accepted"
             connection.execute(

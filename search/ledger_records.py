@@ -116,6 +116,11 @@ class SweepRecord:
     mlflow_experiment_id: str | None
     mlflow_run_id: str | None
 
+    @property
+    def commit(self) -> str:
+        """Commit of the code that last ran the sweep; empty where it ran outside a checkout."""
+        return self.code_version.partition(" ")[2]
+
 
 @dataclass(frozen=True, kw_only=True)
 class StaleOutcome:

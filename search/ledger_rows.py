@@ -16,6 +16,8 @@ from search.trial import CurvePoint, Outcome, Proposal, TrialState
 
 Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
 Fenced = Literal["lost", "preempted"]
+INTERRUPTIONS = ("lost", "preempted")
+"""Outcomes that end an attempt and not its trial."""
 
 
 @cache
@@ -70,7 +72,7 @@ def keep_stale(connection: Connection, attempt: RowMapping, text: str) -> Accept
     ).scalar_one_or_none()
     if accepted == text:
         return "repeated"
-    conflict = accepted is not None and _result(accepted) != _result(text)
+    conflict = accepted is not None and _contradicts(text, accepted)
     connection.execute(
         insert(STALE_OUTCOMES).values(
             attempt_id=attempt["id"],
@@ -82,10 +84,12 @@ def keep_stale(connection: Connection, attempt: RowMapping, text: str) -> Accept
     return "conflict" if conflict else "stale"
 
 
-def _result(outcome_json: str) -> tuple[Any, ...]:
-    """What two outcomes of one identity must agree on."""
-    outcome = json.loads(outcome_json)
-    return tuple(outcome[key] for key in ("status", "loss_nats", "steps", "tokens"))
+def _contradicts(late_json: str, accepted_json: str) -> bool:
+    """Whether a late outcome says other than the accepted one; one that only stopped says nothing
+    of the trial."""
+    late, accepted = json.loads(late_json), json.loads(accepted_json)
+    agreed = ("status", "loss_nats", "steps", "tokens")
+    return late["status"] not in INTERRUPTIONS and any(late[key] != accepted[key] for key in agreed)
 
 
 def read_attempt(row: RowMapping) -> Attempt:

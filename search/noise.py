@@ -14,9 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.replicates import Key, configuration_key
 from search.trial import Proposal
+
+Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
+"""A configuration without its seeds."""
 
 LEVEL = 0.05
 """Chance to call a configuration worse that is as good as the first."""
@@ -37,39 +40,62 @@ class BudgetNoise:
     """Configuration hashes that cannot be told from the first; the first itself without noise."""
 
 
+def configuration_key(proposal: Proposal) -> Key:
+    """What replicates of one configuration share: everything but the seeds."""
+    return (proposal.arm, proposal.budget.train_flops, tuple(sorted(proposal.axes.items())))
+
+
+def by_configuration(records: Sequence[TrialRecord]) -> dict[Key, list[TrialRecord]]:
+    """The results among records, grouped over seeds."""
+    groups: dict[Key, list[TrialRecord]] = {}
+    for record in records:
+        if record.is_result:
+            groups.setdefault(configuration_key(record.proposal), []).append(record)
+    return groups
+
+
 def budget_noise(records: Sequence[TrialRecord]) -> BudgetNoise:
     """Noise and ties of the results of one budget."""
-    results = [record for record in records if record.is_result]
-    losses = _by_configuration(results)
-    if not losses:
+    groups = by_configuration(records)
+    if not groups:
         return BudgetNoise(seed_noise_nats=None, degrees_of_freedom=0, tied=frozenset())
+    losses = _losses(groups)
     noise, degrees = _within(losses)
-    first = min(losses, key=lambda key: (np.mean(list(losses[key].values())), repr(key)))
-    paired, paired_degrees = _paired(losses)
-    if paired is None:
-        # without two configurations on the same two seeds, pairs are as noisy as single runs
-        paired, paired_degrees = noise, degrees
-    tied = {
-        key
-        for key in losses
-        if key == first or _is_tied(losses[first], losses[key], paired, paired_degrees)
-    }
-    hashes = {r.config_hash for r in results if configuration_key(r.proposal) in tied}
+    first = min(losses, key=lambda key: (_mean(losses[key]), repr(key)))
+    error = _noise_of_pairs(losses)
+    tied = {key for key in losses if key == first or _is_tied(losses[first], losses[key], *error)}
+    hashes = {record.config_hash for key in tied for record in groups[key]}
     return BudgetNoise(seed_noise_nats=noise, degrees_of_freedom=degrees, tied=frozenset(hashes))
 
 
-def _by_configuration(results: Sequence[TrialRecord]) -> dict[Key, dict[int, float]]:
-    losses: dict[Key, dict[int, float]] = {}
-    for record in results:
-        assert record.outcome is not None
-        assert record.outcome.loss_nats is not None
-        seeds = losses.setdefault(configuration_key(record.proposal), {})
-        seeds[_data_seed(record.proposal)] = record.outcome.loss_nats
-    return losses
+def is_better(one: Proposal, other: Proposal, records: Sequence[TrialRecord]) -> bool:
+    """Whether one configuration has a lower loss than another of its budget, and no tie.
+
+    Both have results among ``records``, those of the budget; without replicates nothing is a tie.
+    """
+    losses = _losses(by_configuration(records))
+    first, second = losses[configuration_key(one)], losses[configuration_key(other)]
+    lower = _mean(first) < _mean(second)
+    return lower and not _is_tied(first, second, *_noise_of_pairs(losses))
 
 
-def _data_seed(proposal: Proposal) -> int:
-    return proposal.config.data_seed
+def _losses(groups: Mapping[Key, Sequence[TrialRecord]]) -> dict[Key, dict[int, float]]:
+    """Loss by data seed of every configuration."""
+    return {
+        key: {record.proposal.config.data_seed: loss_of(record) for record in group}
+        for key, group in groups.items()
+    }
+
+
+def _mean(losses: Losses) -> float:
+    return sum(losses.values()) / len(losses)
+
+
+def _noise_of_pairs(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
+    """Noise of differences paired by data order, over the square root of two, and its degrees of
+    freedom; that of single runs without two configurations on the same two seeds."""
+    paired, degrees = _paired(losses)
+    return (paired, degrees) if paired is not None else _within(losses)
 
 
 def _within(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:

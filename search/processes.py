@@ -32,7 +32,10 @@ class Process:
     @property
     def is_gone(self) -> bool:
         """Whether it provably runs no more; False where that cannot be known from here."""
-        return self.machine == _machine() and _start_of(self.pid) != self.started
+        try:
+            return self.machine == _machine() and _start_of(self.pid) != self.started
+        except OSError:
+            return False
 
 
 def this_process() -> Process:
@@ -74,7 +77,10 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str | None:
-    """When a process of this machine started; None where there is none, or only its remains."""
+    """When a process of this machine started; None where there is none, or only its remains.
+
+    Raises `OSError` where the system does not tell.
+    """
     if sys.platform != "linux":
         done = subprocess.run(
             ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True
@@ -82,10 +88,23 @@ def _start_of(pid: int) -> str | None:
         return done.stdout.strip() or None
     try:
         fields = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
+        if _is_there(pid):
+            raise
         return None
     state, started = fields[0], fields[19]  # fields 3 and 22 of proc(5)
     return None if state in "ZX" else started
+
+
+def _is_there(pid: int) -> bool:
+    """Whether a process has that number, even one that /proc hides (another user's)."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _command_of(pid: int) -> str:

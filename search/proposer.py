@@ -85,9 +85,7 @@ class Proposer:
         settings = self.experiment.search
         tuned = self.experiment.tuning.learning_rate_multipliers
         if proposal.purpose == "tuning":
-            largest = max(cell.train_flops for cell in self.cells)
-            checks = cell_of(proposal).train_flops == largest and len(self.cells) > 1
-            return checks or bool(self.experiment.tuning.step_scale_inits)
+            return not self._tunes_a_rate(proposal)
         if tuned:
             return True
         cell = cell_of(proposal)
@@ -126,13 +124,11 @@ class Proposer:
     ) -> Proposal | None:
         tuned: dict[SearchArm, TunedArm] = {}
         for arm in self.experiment.arms:
-            stage = self._tune(arm, records)
+            stage = self._tune(arm, records, foresee)
             if stage.proposal is not None:
                 return stage.proposal
             if stage.tuned is not None:
                 tuned[arm] = stage.tuned
-            elif foresee:
-                tuned[arm] = TunedArm()
         left = self.experiment.trials - len(records)
         checks, repeats = self._owed(records, tuned)
         if left <= len(checks) + len(repeats):
@@ -143,7 +139,7 @@ class Proposer:
             return self._last_stage(records, known, checks, repeats)
         return found
 
-    def _tune(self, arm: SearchArm, records: list[TrialRecord]) -> Stage:
+    def _tune(self, arm: SearchArm, records: list[TrialRecord], foresee: bool) -> Stage:
         settings = self.experiment.tuning
         if not settings.learning_rate_multipliers:
             return Stage(tuned=TunedArm())
@@ -155,7 +151,17 @@ class Proposer:
         def at(point: dict[str, AxisValue]) -> Proposal | None:
             return self._search.attempt(cell_of(start), dict(start.axes) | point, purpose="tuning")
 
-        return tune(settings, at, records, has_step_scale=STEP_SCALE in axes)
+        own = start.axes.get(STEP_SCALE)
+        step_scale_init = None if own is None else float(own)
+        return tune(settings, at, records, step_scale_init=step_scale_init, foresee=foresee)
+
+    def _tunes_a_rate(self, proposal: Proposal) -> bool:
+        """Whether it is of the first stage of its arm's tuning, which no result decides."""
+        start = self._tuning_start(proposal.arm, cell_axes(self.experiment, proposal.arm))
+        return start is not None and (
+            cell_of(start) == cell_of(proposal)
+            and dict(start.axes) | {RATE: proposal.axes[RATE]} == proposal.axes
+        )
 
     def _tuning_start(
         self, arm: SearchArm, axes: Mapping[str, tuple[AxisValue, ...]]
@@ -227,7 +233,7 @@ class Proposer:
         for record in records:
             by_cell[cell_of(record.proposal)].append(record)
         ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
-        for cell in sorted(ready, key=lambda cell: len(by_cell[cell])):
+        for cell in sorted(ready, key=lambda cell: _turns(by_cell[cell])):
             proposal = self._search.propose(
                 cell, records, by_cell[cell], known, tuned=tuned[cell.arm], sampler=sampler
             )
@@ -251,3 +257,8 @@ class Proposer:
             if STEP_SCALE in allowed:
                 allowed[STEP_SCALE] |= set(settings.step_scale_inits)
         return allowed
+
+
+def _turns(records: list[TrialRecord]) -> int:
+    """How often a cell has had its turn; tuning took none."""
+    return sum(record.proposal.purpose != "tuning" for record in records)

@@ -1,4 +1,4 @@
-"""Which result deserves another seed? The leaders of a budget, in turn.
+"""Which result deserves another seed? The leaders of a budget that may still be the best, in turn.
 
 A replicate repeats a configuration with other seeds of weights and data order. The r-th replicate
 of every configuration has the same data order, so that comparisons can be paired by it.
@@ -9,17 +9,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from search.denoised import denoised_losses
+from search.denoised import denoised_losses, is_pending
 from search.ledger import TrialRecord
+from search.noise import budget_noise, configuration_key
 from search.trial import Proposal
 from search.tuning import RATE
-
-Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
-
-
-def configuration_key(proposal: Proposal) -> Key:
-    """What replicates of one configuration share: everything but the seeds."""
-    return (proposal.arm, proposal.budget.train_flops, tuple(sorted(proposal.axes.items())))
 
 
 def owed_replicates(
@@ -35,23 +29,27 @@ def next_replicate(
 ) -> tuple[TrialRecord, int] | None:
     """The trial to repeat at a budget and the number of the replicate (1 is the first).
 
-    Of the leaders, by loss with the luck of their seed taken out, the one repeated least; of each
-    shape only its best learning rate leads.
+    Of the leaders, by loss with the luck of their seed taken out, that the seed noise does not tell
+    from the first, the one repeated least; of each shape only its best learning rate leads. Without
+    results, what waits or runs stands in for them; what failed never does.
     """
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
     repeats = Counter(configuration_key(r.proposal) for r in mine if _is_replicate(r))
     originals = [record for record in mine if not _is_replicate(record)]
     results = [record for record in originals if record.is_result]
     losses = denoised_losses(records)
-    ranked = sorted(results, key=lambda r: (losses[r.config_hash], r.number)) or originals
+    ranked = sorted(results, key=lambda r: (losses[r.config_hash], r.number))
+    ranked = ranked or [record for record in originals if is_pending(record)]
     if not ranked:
         return None
     shapes: dict[object, TrialRecord] = {}
     for record in ranked:
         shapes.setdefault(_but_rate(record.proposal), record)
-    chosen = min(
-        list(shapes.values())[:leaders], key=lambda r: repeats[configuration_key(r.proposal)]
-    )
+    leading = list(shapes.values())[:leaders]
+    noise = budget_noise(mine)
+    if noise.seed_noise_nats is not None:
+        leading = [record for record in leading if record.config_hash in noise.tied] or leading
+    chosen = min(leading, key=lambda r: repeats[configuration_key(r.proposal)])
     return chosen, repeats[configuration_key(chosen.proposal)] + 1
 
 

@@ -252,7 +252,8 @@ class TuningSettings(Settings):
     learning_rate_multipliers: tuple[float, ...] = ()
     """Multiples of the rule's learning rate that are tried; none: no tuning."""
     step_scale_inits: tuple[float, ...] = ()
-    """Starts of the step scales that are tried, at the tuned learning rate; none: as the axis."""
+    """Starts of the step scales that are tried, at the tuned learning rate, beside the axis's own;
+    none: as the axis."""
     check_largest: bool = True
     """Whether the largest budget tries the rates beside the tuned one, on each arm's leader."""
 

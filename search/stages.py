@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -50,18 +51,29 @@ def tune(
     at: Callable[[dict[str, AxisValue]], Proposal | None],
     records: Sequence[TrialRecord],
     *,
-    has_step_scale: bool,
+    step_scale_init: float | None,
+    foresee: bool = False,
 ) -> Stage:
-    """The next look at an arm's tuning; ``at`` resolves values at the arm's baseline shape."""
+    """The next look at an arm's tuning; ``at`` resolves values at the arm's baseline shape, whose
+    ``step_scale_init`` (None: it has none) competes with those that are tried.
+
+    ``foresee`` does not wait for results: it goes on as if the value nearest to the default won.
+    """
     by_hash = {record.config_hash: record for record in records}
-    rate = _list(settings.learning_rate_multipliers, lambda v: at({RATE: v}), by_hash, True)
+    rates = settings.learning_rate_multipliers
+    assumed = min(rates, key=lambda rate: abs(math.log(rate))) if foresee else None
+    rate = _list(rates, lambda v: at({RATE: v}), by_hash, assumed=assumed, logarithmic=True)
     if not isinstance(rate, Choice):
         return rate
     chosen = TunedArm(learning_rate_multiplier=rate.value, rate_at_edge=rate.at_edge, tuned=True)
-    if not (has_step_scale and settings.step_scale_inits):
+    if step_scale_init is None or not settings.step_scale_inits:
         return Stage(tuned=chosen)
     point: dict[str, AxisValue] = {RATE: rate.value}
-    start = _list(settings.step_scale_inits, lambda v: at(point | {STEP_SCALE: v}), by_hash, False)
+    starts = sorted({*settings.step_scale_inits, step_scale_init})
+    assumed = step_scale_init if foresee else None
+    start = _list(
+        starts, lambda v: at(point | {STEP_SCALE: v}), by_hash, assumed=assumed, logarithmic=False
+    )
     if not isinstance(start, Choice):
         return start
     return Stage(
@@ -78,9 +90,12 @@ def _list(
     values: Sequence[float],
     at: Callable[[float], Proposal | None],
     by_hash: Mapping[str, TrialRecord],
+    *,
+    assumed: float | None,
     logarithmic: bool,
 ) -> Choice | Stage:
-    """The choice from one list, or the stage that leads to it."""
+    """The choice from one list, or the stage that leads to it; ``assumed`` while results are
+    awaited."""
     losses: dict[float, float | None] = {}
     waits = False
     for value in values:
@@ -94,7 +109,7 @@ def _list(
         waits |= is_pending(record)
         losses[value] = loss_of(record) if record.is_result else None
     if waits:
-        return Stage()
+        return Stage() if assumed is None else Choice(value=assumed, at_edge=False)
     choice = choose_value(losses, logarithmic=logarithmic)
     return Stage(tuned=TunedArm()) if choice is None else choice
 
@@ -119,7 +134,7 @@ def edge_checks(
         searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
         done = {r.proposal.axes[RATE] for r in there if r.proposal.purpose == "tuning"}
         results = sorted((r for r in searched if r.is_result), key=lambda r: (loss_of(r), r.number))
-        leader = next(iter(results or searched), None)
+        leader = next(iter(results or filter(is_pending, searched)), None)
         if leader is None:
             continue
         sides = neighbours(settings, choice.learning_rate_multiplier)

@@ -186,7 +186,7 @@ class Outcome:
     warnings: tuple[str, ...] = ()
     """What a reader of the loss should know: many epochs, a wide gap."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Versions of Python, torch and this package."""
+    """Versions of Python, torch and this package (``isoflop``), and its ``commit``."""
     weights_path: str | None = None
     """Where the weights lie as safetensors, when they were asked for."""
 

@@ -8,17 +8,16 @@ from typing import Literal
 
 from search.denoised import loss_of
 from search.ledger import TrialRecord
-from search.noise import budget_noise
-from search.replicates import configuration_key
+from search.noise import configuration_key, is_better
 from search.trial import SearchArm
-from search.tuning import RATE, choose_value
+from search.tuning import RATE, STEP_SCALE, choose_value
 
 Tuning = Literal["tuned", "transferred", "neither"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTuning:
-    """How an arm came to its learning rate."""
+    """How an arm came to its learning rate, and to the start of its step scales."""
 
     arm: SearchArm
     tuned_at_flops: float
@@ -27,6 +26,10 @@ class ArmTuning:
     """The chosen multiple of the rule's rate."""
     at_edge: bool
     """Whether that is an end of the tried list, so that a better one may lie beyond."""
+    step_scale_init: float | None
+    """The chosen start of the step scales; None where none was tried beside the axis's own."""
+    step_scale_at_edge: bool
+    """Whether that is an end of the starts that were tried."""
     better_at_largest: float | None
     """A neighbouring multiple that did better at the largest budget, by more than a tie."""
     checked_at_flops: float | None
@@ -40,22 +43,23 @@ def arm_tunings(records: Sequence[TrialRecord]) -> dict[SearchArm, ArmTuning]:
     for arm in sorted({record.proposal.arm for record in tuning}):
         mine = [record for record in tuning if record.proposal.arm == arm]
         smallest = min(_flops(record) for record in mine)
-        choice = choose_value(
-            {
-                float(r.proposal.axes[RATE]): loss_of(r) if r.is_result else None
-                for r in mine
-                if _flops(r) == smallest
-            },
-            logarithmic=True,
-        )
+        stage = [record for record in mine if _flops(record) == smallest]
+        first = min(stage, key=lambda record: record.number)
+        rates = [r for r in stage if _but_rate(r) == _but_rate(first)]
+        choice = choose_value(_losses(rates, RATE), logarithmic=True)
         if choice is None:
             continue
+        starts = [r for r in stage if r.proposal.axes[RATE] == choice.value]
+        start = choose_value(_losses(starts, STEP_SCALE), logarithmic=False)
+        start = start if len(stage) > len(rates) else None
         checks = [record for record in mine if _flops(record) > smallest and record.is_result]
         found[arm] = ArmTuning(
             arm=arm,
             tuned_at_flops=smallest,
             learning_rate_multiplier=choice.value,
             at_edge=choice.at_edge,
+            step_scale_init=start.value if start else None,
+            step_scale_at_edge=start is not None and start.at_edge,
             better_at_largest=_better(checks, records),
             checked_at_flops=_flops(checks[0]) if checks else None,
         )
@@ -73,18 +77,22 @@ def tuning_of(record: TrialRecord, tunings: dict[SearchArm, ArmTuning]) -> Tunin
 def _better(checks: list[TrialRecord], records: Sequence[TrialRecord]) -> float | None:
     """The multiple of a check that beats the same shape at the tuned rate by more than a tie."""
     for check in sorted(checks, key=loss_of):
-        same = [
-            record
-            for record in records
-            if record.is_result
-            and record.proposal.purpose != "tuning"
-            and _but_rate(record) == _but_rate(check)
-        ]
-        noise = budget_noise([*same, check])
-        tied = any(record.config_hash in noise.tied for record in same)
-        if same and loss_of(check) < min(map(loss_of, same)) and not tied:
+        there = [r for r in records if r.is_result and _flops(r) == _flops(check)]
+        searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
+        same = [r for r in searched if _but_rate(r) == _but_rate(check)]
+        leader = min(same, key=loss_of, default=None)
+        if leader is not None and is_better(check.proposal, leader.proposal, there):
             return float(check.proposal.axes[RATE])
     return None
+
+
+def _losses(records: Sequence[TrialRecord], axis: str) -> dict[float, float | None]:
+    """Loss by the value of an axis; None where a trial has no result."""
+    return {
+        float(r.proposal.axes[axis]): loss_of(r) if r.is_result else None
+        for r in records
+        if axis in r.proposal.axes
+    }
 
 
 def _but_rate(record: TrialRecord) -> object:

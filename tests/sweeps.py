@@ -55,7 +55,7 @@ def open_ledger(home: Path, experiment: Experiment) -> Ledger:
         experiment.name,
         experiment_json=experiment.model_dump_json(),
         text_fingerprint=GROUND.text_fingerprint,
-        code_version="test",
+        code_version="0.1.0 fedcba987654+",
     )
     return ledger
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 COUNTS = ("lost", "duplicated", "wrong")
-PEER_SEEDS = 10
+PEER_SEEDS = 20
 
 
 def main() -> int:
@@ -98,7 +98,9 @@ def _run_fault(
             row[count] += len(getattr(verdict, count))
         for problem in verdict.problems:
             print(f"{fault.name} {seed}: {problem}", file=sys.stderr)
-        print(f"{fault.name} {seed}: {len(verdict.problems)} problems", file=sys.stderr, flush=True)
+        missed = f" ({bench.num_misses} tries did not strike)" if bench.num_misses else ""
+        said = f"{fault.name} {seed}: {len(verdict.problems)} problems{missed}"
+        print(said, file=sys.stderr, flush=True)
     return row
 
 

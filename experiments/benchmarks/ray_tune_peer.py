@@ -30,7 +30,8 @@ NAME = "sweep"
 
 
 def strike(folder: Path, seed: int) -> dict[str, int]:
-    """Kill the driver once, restore until done, and count."""
+    """Kill the driver once, restore until done, and count. Raises `RuntimeError` where the sweep
+    was over before the kill."""
     command = [sys.executable, "-W", "ignore", "-m", "experiments.benchmarks.ray_tune_peer"]
     command.append(str(folder))
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -38,7 +39,8 @@ def strike(folder: Path, seed: int) -> dict[str, int]:
     _wait_for_first(folder)
     time.sleep(random.Random(seed).uniform(0.0, NUM_TRIALS * NUM_STEPS * STEP_SECONDS / 2))
     driver.send_signal(signal.SIGKILL)
-    driver.wait()
+    if driver.wait() != -signal.SIGKILL:
+        raise RuntimeError(f"the sweep was over before the kill (exit {driver.returncode})")
     time.sleep(5.0)  # Ray ends the workers of a dead driver
     for _ in range(3):
         if subprocess.run([*command, "--restore"], **quiet).returncode == 0:  # type: ignore[call-overload]

@@ -81,8 +81,10 @@ class Summary:
     regret_quartiles: tuple[float, float]
     """25 % and 75 %."""
     regret_median_by_budget: tuple[float, ...]
-    infeasible_after_16: float
-    """Share of failed trials after the first 16 of each budget."""
+    infeasible: float
+    """Share of failed trials."""
+    infeasible_after_16: float | None
+    """The same after the first 16 of each budget; None where no trial is."""
     duplicates: int
     """Of all seeds."""
     train_flops: float
@@ -173,6 +175,8 @@ def summarise(rows: Sequence[dict[str, Any]]) -> list[Summary]:
 def _summary(contender: str, trials: int, rows: list[dict[str, Any]]) -> Summary:
     regrets = np.array([row["regrets"] for row in rows])
     low, middle, high = np.quantile(regrets, [0.25, 0.5, 0.75])
+    after_16 = [row["infeasible_after_16"] for row in rows]
+    settled = [share for share in after_16 if share is not None]
     return Summary(
         contender=contender,
         trials=trials,
@@ -180,7 +184,8 @@ def _summary(contender: str, trials: int, rows: list[dict[str, Any]]) -> Summary
         regret_median=float(middle),
         regret_quartiles=(float(low), float(high)),
         regret_median_by_budget=tuple(np.median(regrets, axis=0).tolist()),
-        infeasible_after_16=float(np.mean([row["infeasible_after_16"] for row in rows])),
+        infeasible=float(np.mean([row["infeasible"] for row in rows])),
+        infeasible_after_16=float(np.mean(settled)) if settled else None,
         duplicates=sum(row["duplicates"] for row in rows),
         train_flops=float(np.mean([row["train_flops"] for row in rows])),
     )
@@ -205,7 +210,8 @@ def bars(summaries: Sequence[Summary]) -> list[dict[str, Any]]:
     if largest is not None:
         count = largest.trials
         share = largest.infeasible_after_16
-        hold(f"infeasible after the first 16, of {count} trials", share, 0.05)
+        if share is not None:
+            hold(f"infeasible after the first 16, of {count} trials", share, 0.05)
         hold(f"duplicates in {count} trials", largest.duplicates, 0)
     return found
 
@@ -251,13 +257,18 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
 def print_document(document: dict[str, Any]) -> None:
     """The table and the bars, for a person."""
     print("regret in seed standard deviations, median over seeds and budgets")
-    print(f"{'contender':<12}{'trials':>7}{'median':>9}{'quartiles':>16}{'failed':>9}{'twice':>7}")
+    print(
+        f"{'contender':<12}{'seeds':>6}{'trials':>7}{'median':>9}{'quartiles':>16}{'failed':>8}"
+        f"{'after 16':>10}{'twice':>7}{'FLOPs a seed':>14}"
+    )
     for each in document["results"]:
         low, high = each["regret_quartiles"]
+        after_16 = each["infeasible_after_16"]
         print(
-            f"{each['contender']:<12}{each['trials']:>7}{each['regret_median']:>9.2f}"
-            f"{f'{low:.2f} to {high:.2f}':>16}{each['infeasible_after_16']:>9.1%}"
-            f"{each['duplicates']:>7}"
+            f"{each['contender']:<12}{each['seeds']:>6}{each['trials']:>7}"
+            f"{each['regret_median']:>9.2f}{f'{low:.2f} to {high:.2f}':>16}"
+            f"{each['infeasible']:>8.1%}{'-' if after_16 is None else f'{after_16:.1%}':>10}"
+            f"{each['duplicates']:>7}{each['train_flops']:>14.3g}"
         )
     for bar in document["bars"]:
         met = "met" if bar["met"] else "MISSED"

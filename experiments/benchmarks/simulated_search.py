@@ -72,8 +72,10 @@ class Checkpoint:
     """Trials per budget."""
     regrets: tuple[float, ...]
     """Per budget, in standard deviations of the seed noise at the optimum."""
-    infeasible_after_16: float
-    """Share of failed trials among those after the first 16 of each budget; 0 at 16."""
+    infeasible: float
+    """Share of failed trials."""
+    infeasible_after_16: float | None
+    """The same of those after the first 16 of each budget; None where there are none."""
     duplicates: int
     """Trials that another of the run equals."""
     train_flops: float
@@ -321,7 +323,8 @@ def _checkpoint(
     return Checkpoint(
         trials=size,
         regrets=tuple(regrets),
-        infeasible_after_16=sum(after) / len(after) if after else 0.0,
+        infeasible=sum(each.failed for group in groups for each in group) / len(identities),
+        infeasible_after_16=sum(after) / len(after) if after else None,
         duplicates=len(identities) - len(set(identities)),
         train_flops=sum(
             flops * sum(not each.failed for each in group)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import gains_of, print_comparisons
 from experiments.setup import SweepOptions, open_sweep
 from runners.mlflow_view import DEFAULT_SERVER, plain_link, view_link
-from search.denoised import recommend
+from search.denoised import loss_of, recommend
 from search.ledger import SweepRecord, TrialRecord
-from search.noise import BudgetNoise, budget_noise
+from search.noise import BudgetNoise, budget_noise, by_configuration
 from search.results import by_budget
 from search.trial import SearchArm
 from search.tuned import ArmTuning, arm_tunings, tuning_of
@@ -113,6 +115,7 @@ def _entry(
         "purpose": proposal.purpose,
         "tuning": tuning_of(record, tunings),
         "tied_with_best": _is_tied(record, noise),
+        "warnings": list(outcome.warnings),
     }
 
 
@@ -122,7 +125,7 @@ def _is_tied(record: TrialRecord, noise: BudgetNoise) -> bool | None:
 
 
 def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str) -> None:
-    """The leaderboard as one table per budget, then the link."""
+    """The leaderboard as one table per budget, a row per configuration, then the link."""
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 120)
@@ -130,8 +133,12 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     if not groups:
         print(f"{sweep.name} has no result yet; `isoflop status {sweep.name}` says what it does")
         return
+    recommended = recommend(records)
     for target, group in groups.items():
-        console.print(_table(target, group, top=top))
+        shown = _shown(group, top, recommended[target])
+        console.print(_table(_title(target, group), group, shown, recommended[target]))
+        for line in _warnings(shown):
+            print(line)
     print_comparisons(records)
     link = link_of(sweep, server)
     if link is None:
@@ -142,34 +149,59 @@ def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, serv
     print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
 
 
-def _table(target: float, group: list[TrialRecord], *, top: int) -> Any:
+Rows = dict[int, list[TrialRecord]]
+"""Results of a configuration, one for each of its seeds, by its rank."""
+
+
+def _shown(group: list[TrialRecord], top: int, recommended: TrialRecord) -> Rows:
+    """The rows of a table: lowest mean loss over seeds first, and what is recommended."""
+    configurations = by_configuration(group).values()
+    rows = enumerate(sorted(configurations, key=lambda runs: fmean(map(loss_of, runs))), start=1)
+    return {n: runs for n, runs in rows if n <= top or top <= 0 or recommended in runs}
+
+
+def _warnings(shown: Rows) -> list[str]:
+    """What a reader of the losses should know: a line per kind, in the words of its first row."""
+    kinds: dict[str, dict[int, str]] = {}
+    for rank, runs in shown.items():
+        for text in (text for run in runs if run.outcome for text in run.outcome.warnings):
+            kinds.setdefault(re.split(r"\d", text)[0], {})[rank] = text
+    return [
+        f"! {', '.join(f'#{rank}' for rank in texts)}: {next(iter(texts.values()))}"
+        for texts in kinds.values()
+    ]
+
+
+def _table(title: str, group: list[TrialRecord], shown: Rows, recommended: TrialRecord) -> Any:
     from rich.table import Table
 
     noise = budget_noise(group)
-    table = Table(title=_title(target, group, noise), title_justify="left")
-    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/param")
-    for column in ("#", *columns, "lr", "loss (nats)", "bits/byte"):
+    table = Table(title=title, title_justify="left")
+    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/par")
+    for column in ("#", *columns, "lr", "seeds", "loss\n(nats)", "bits/\nbyte"):
         table.add_column(column, justify="left" if column == "arm" else "right")
-    for rank, record in enumerate(_top(group, top), start=1):
-        mark = "=" if _is_tied(record, noise) else ""
-        table.add_row(f"{mark}{rank}", *_cells(record))
+    for rank, runs in shown.items():
+        mark = "*" if recommended in runs else ""
+        mark += "=" if _is_tied(runs[0], noise) else ""
+        table.add_row(f"{mark}{rank}", *_cells(runs))
     return table
 
 
-def _title(target: float, group: list[TrialRecord], noise: BudgetNoise) -> str:
-    convention = group[0].proposal.budget.convention
+def _title(target: float, group: list[TrialRecord]) -> str:
+    noise, convention = budget_noise(group), group[0].proposal.budget.convention
     title = f"{target:.3g} training FLOPs ({convention}): {len(group)} results"
     if noise.seed_noise_nats is None:
-        return title + "; without replicates nothing says what is a tie"
+        return title + "; without replicates nothing says what is a tie; * recommended"
     return title + (
         f"; seed noise {noise.seed_noise_nats:.4f} nats ({noise.degrees_of_freedom} degrees of "
-        f"freedom); = cannot be told from the first at 5 %"
+        f"freedom)\nmean over seeds; = cannot be told from the first at 5 %; * recommended: lowest "
+        f"without luck"
     )
 
 
-def _cells(record: TrialRecord) -> list[str]:
-    config, outcome = record.proposal.config, record.outcome
-    assert outcome is not None
+def _cells(runs: list[TrialRecord]) -> list[str]:
+    record, config = runs[0], runs[0].proposal.config
+    bits = [run.outcome.bits_per_byte for run in runs if run.outcome and run.outcome.bits_per_byte]
     a, total = config.architecture, count_parameters(config.architecture).total
     return [
         record.proposal.arm,
@@ -178,10 +210,19 @@ def _cells(record: TrialRecord) -> list[str]:
         str(a.d_model),
         str(a.deep_ffn or "-"),
         str(a.wide_ffn or "-"),
-        f"{total / 1e6:.3g} M",
-        f"{config.tokens / 1e6:.3g} M",
+        _short(total),
+        _short(config.tokens),
         f"{config.tokens / total:.1f}",
         f"{config.training.learning_rate:.3g}",
-        f"{outcome.loss_nats:.4f}",
-        f"{outcome.bits_per_byte:.4f}",
+        str(len(runs)),
+        f"{fmean(map(loss_of, runs)):.4f}",
+        f"{fmean(bits):.4f}",
     ]
+
+
+def _short(count: float) -> str:
+    """A count to three digits: 26.7k, 1.25M, 3.4B."""
+    for unit, size in (("B", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"

@@ -29,6 +29,7 @@ from search.limits import predicted_memory_bytes
 from search.proposer import Ground, Proposer
 from search.results import configuration_numbers
 from search.trial import Outcome, Proposal, TrialState
+from search.tuning import RATE, STEP_SCALE
 from spaces.errors import RequestError
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
@@ -168,10 +169,21 @@ def _why(proposal: Proposal, experiment: Experiment) -> str:
     if proposal.purpose == "baseline":
         return "baseline of its arm"
     if proposal.purpose == "tuning":
-        return f"tunes {proposal.arm}: {proposal.axes['learning_rate_multiplier']:g} x the rate"
+        return _why_tuning(proposal, experiment)
     if proposal.purpose == "replicate":
         return "repeats a leader with other seeds"
     return f"search by {experiment.search.sampler}"
+
+
+def _why_tuning(proposal: Proposal, experiment: Experiment) -> str:
+    tried = f"{proposal.axes[RATE]:g} x the rate"
+    budgets = experiment.budget.train_flops
+    if len(budgets) > 1 and proposal.budget.train_flops == max(budgets):
+        return f"checks {proposal.arm}: {tried}"
+    start = proposal.axes.get(STEP_SCALE)
+    if start is not None and start not in experiment.axes.step_scale_init:
+        tried += f", steps from {start:g}"
+    return f"tunes {proposal.arm}: {tried}"
 
 
 def _hours_cap(experiment: Experiment, trials: list[PlannedTrial], spent: float) -> str | None:
@@ -305,7 +317,7 @@ def _row(each: PlannedTrial) -> list[str]:
         f"{numbers['parameters'] / 1e6:.3f}M",
         "/".join(f"{part:.0f}k" for part in parts),
         f"{config.tokens:,}",
-        f"{numbers['tokens_per_parameter']:.1f}",
+        f"{numbers['tokens_per_parameter']:.3g}",
         str(config.num_steps),
         str(config.training.batch_sequences),
         f"{config.training.learning_rate:.3g}",

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import dataclass
 from typing import Any
 
 from experiments.command import parse_options, print_json
 from experiments.setup import SweepOptions, json_number, open_sweep
-from search.ledger import TrialRecord
+from search.caps import caps_in_words
+from search.ledger import SweepRecord, TrialRecord
+from search.settings import LimitSettings
 from search.spending import spending
 
 
@@ -20,13 +24,36 @@ def run(argv: list[str]) -> int:
     """Print the status."""
     options = parse_options(StatusOptions, argv, verb="status")
     ledger, name = open_sweep(options)
-    records = ledger.trials(name)
+    asked, records = asked_of(ledger.sweep(name)), ledger.trials(name)
     ledger.close()
     if options.json:
-        print_json(status_document(records))
+        print_json(status_document(asked, records))
     else:
-        print_status(name, records)
+        print_status(name, asked, records)
     return 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What the sweep was asked for when it last ran, command line included."""
+
+    trials: int
+    """Of the whole sweep."""
+    budgets: tuple[float, ...]
+    """Training FLOPs of each budget."""
+    limits: LimitSettings
+    """Of these, the caps."""
+
+
+def asked_of(sweep: SweepRecord) -> Asked:
+    """Read from what the ledger keeps, which another version of the code may have written."""
+    stored = json.loads(sweep.experiment_json)
+    caps = {name: stored["limits"].get(name) for name in ("max_flops", "max_hours")}
+    return Asked(
+        trials=stored["trials"],
+        budgets=tuple(stored["budget"]["train_flops"]),
+        limits=LimitSettings(**caps),
+    )
 
 
 def flops_of(records: list[TrialRecord]) -> dict[str, Any]:
@@ -40,9 +67,20 @@ def flops_of(records: list[TrialRecord]) -> dict[str, Any]:
     }
 
 
-def status_document(records: list[TrialRecord]) -> dict[str, Any]:
+def status_document(asked: Asked, records: list[TrialRecord]) -> dict[str, Any]:
     """The status as JSON."""
-    return {"trials": [_trial(record) for record in records], "flops": flops_of(records)}
+    return {
+        "trials_asked": asked.trials,
+        "trials": [_trial(record) for record in records],
+        "flops": flops_of(records),
+        "caps": _caps(asked, records),
+    }
+
+
+def _caps(asked: Asked, records: list[TrialRecord]) -> list[str]:
+    counted = sum(record.set_aside is None for record in records)
+    to_come = asked.budgets if counted < asked.trials else ()
+    return caps_in_words(asked.limits, records, to_come, now=time.time())
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:
@@ -64,14 +102,14 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def print_status(name: str, records: list[TrialRecord]) -> None:
-    """The status for a person: counts, then every trial that is not simply complete."""
+def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
+    """The status for a person: counts, every trial that is not simply complete, FLOPs and caps."""
     states: dict[str, int] = {}
     for record in records:
         state = "set aside" if record.set_aside else record.state
         states[state] = states.get(state, 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print(f"{name}: {len(records)} trials: {counts or 'none yet'}")
+    print(f"{name}: {len(records)} of {asked.trials} trials: {counts or 'none yet'}")
     for record in records:
         if record.state not in ("complete", "reused") or record.set_aside:
             print("  " + _line(record))
@@ -80,6 +118,8 @@ def print_status(name: str, records: list[TrialRecord]) -> None:
     parts = [f"{purpose} {spent:.4g}" for purpose, spent in flops["by_purpose"].items() if spent]
     if parts:
         print(f"spent on: {', '.join(parts)}")
+    for cap in _caps(asked, records):
+        print(f"cap: {cap}")
 
 
 def _line(record: TrialRecord) -> str:

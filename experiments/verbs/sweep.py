@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shlex
 import shutil
 import signal
 import tempfile
@@ -16,7 +18,6 @@ from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
 from experiments.setup import (
     ExperimentOptions,
-    code_version,
     parse_experiment_options,
     prepare_ground,
     report_set_aside,
@@ -29,6 +30,7 @@ from runners.driver import Driver, SweepSummary
 from runners.mlflow_view import local_tracking_uri
 from runners.pool import InlinePool, Pool, WorkerOptions
 from runners.text import Corpus
+from search.code_version import code_version
 from search.experiment import Experiment
 from search.lease import LeaseLost
 from search.ledger import Ledger
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 MLFLOW_PATIENCE_SECONDS = 60.0
 HASTE_SECONDS = 3.0
+STOPPING = b"stopping: running trials save at their next step; once more stops at once\n"
 
 
 @dataclass(frozen=True)
@@ -59,9 +62,15 @@ def run(argv: list[str]) -> int:
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
     uri = options.tracking_uri or local_tracking_uri(options.home)
     with standard_output_kept_clean():
-        summary = run_sweep(experiment, options.home, tracking_uri=uri, take_over=options.take_over)
+        summary = run_sweep(
+            experiment,
+            options.home,
+            tracking_uri=uri,
+            take_over=options.take_over,
+            insecure=options.insecure,
+        )
     report(experiment, options.home, as_json=options.json)
-    return _exit_code(summary, experiment, options)
+    return _exit_code(summary, shlex.join(("isoflop", "sweep", *argv)))
 
 
 def run_sweep(
@@ -198,16 +207,16 @@ def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:
         print_best(sweep, records, top=3, server=server)
 
 
-def _exit_code(summary: SweepSummary, experiment: Experiment, options: SweepRunOptions) -> int:
+def _exit_code(summary: SweepSummary, again: str) -> int:
+    """What the run amounts to, and how it goes on: by the same command, ``again``."""
     for note in summary.notes:
         talk(note)
-    again = f"isoflop sweep {options.experiment} --home {options.home}"
     if summary.interrupted:
         talk(f"interrupted and saved; `{again}` goes on")
         return EXIT_INTERRUPTED
     talk(f"{summary.num_run} trials run, {summary.num_reused} reused")
     if summary.stopped_by:
-        talk(f"stopped in order: {summary.stopped_by}; raise it and `{again}` goes on")
+        talk(f"stopped in order: {summary.stopped_by}; with a higher cap `{again}` goes on")
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
     if summary.notes:
@@ -226,7 +235,7 @@ def _stop_signals() -> Iterator[Callable[[], bool]]:
         if flagged:
             raise KeyboardInterrupt
         flagged = True
-        talk("stopping: running trials save at their next step; once more stops at once")
+        os.write(2, STOPPING)  # print may be in the middle of a line, and would raise
 
     before = {number: signal.signal(number, flag) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

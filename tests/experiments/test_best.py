@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import random
 import zlib
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from experiments.cli import run
+from experiments.verbs.best import print_best
+from search.ledger import Ledger, TrialRecord
 from search.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
@@ -91,6 +95,26 @@ def test_a_person_reads_ties_tuning_and_gains(words, capfd):
     assert run(list(words)) == 0
     said = capfd.readouterr()
     assert "=1" in said.out
+    assert said.out.count("*") == 2 * 3  # each title's words, and the row that is recommended
     assert "seed noise" in said.out
     assert "learning rate tuned at 1e+10 FLOPs" in said.out
     assert "compute-equivalent gain" in said.out + said.err
+
+
+def test_what_trials_warned_of_stands_under_their_table(words, capfd):
+    """Once per kind, with every row shown that has it."""
+
+    def warned(record: TrialRecord) -> TrialRecord:
+        assert record.outcome is not None
+        text = f"the text was seen {1 + record.number / 10:.2f} times"
+        return replace(record, outcome=replace(record.outcome, warnings=(text,)))
+
+    ledger = Ledger(Path(words[-1]))
+    sweep, records = ledger.sweep("toy"), [warned(each) for each in ledger.trials("toy")]
+    ledger.close()
+    capfd.readouterr()
+    print_best(sweep, records, top=2, server="http://127.0.0.1:5000")
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("!")]
+    assert len(lines) == 3
+    assert all(line.startswith("! #1, #2") for line in lines)
+    assert all("the text was seen" in line for line in lines)

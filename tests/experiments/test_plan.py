@@ -64,6 +64,23 @@ def test_a_plan_goes_on_from_records_with_time_and_cost(file, tmp_path, ground, 
     assert totals["cost"] == pytest.approx(10 * sum(seconds))
 
 
+def test_a_plan_shows_the_whole_tuning(file, folder, ground, tmp_path, capfd):
+    stages = tmp_path / "stages.toml"
+    text = file.read_text().replace("check_largest = false", "step_scale_inits = [-7, -2]")
+    stages.write_text(text)
+    document = run_json(capfd, "plan", str(stages), "--home", str(folder / "home"))
+    tuning = [each for each in document["trials"] if each["purpose"] == "tuning"]
+    assert [each["fate"] for each in tuning] == ["new"] * 4 + ["open"] * 2 + ["new"] * 4 + [
+        "open"
+    ] * 4
+    whys = [each["why"] for each in tuning]
+    assert whys[4:6] == [f"tunes dual: 1 x the rate, steps from {start}" for start in (-7, -2)]
+    assert whys[10:] == [
+        f"checks {arm}: {rate} x the rate" for arm in ("dual", "standard") for rate in ("0.5", "2")
+    ]
+    assert len(document["trials"]) == 40
+
+
 def test_results_of_another_sweep_are_reused(file, tmp_path, ground, capfd):
     record_sweep(file, tmp_path, ground, limit=6)
     other = tmp_path / "other.toml"

@@ -48,3 +48,20 @@ def test_a_person_reads_what_failed_and_where_flops_went(words, capfd):
     said = capfd.readouterr().out
     assert "out_of_memory" in said
     assert "spent on: search" in said
+
+
+def test_a_cap_says_what_it_no_longer_pays_for(tmp_path, capfd):
+    file = write_experiment(tmp_path, trials=30)
+    file.write_text(file.read_text() + "\n[limits]\nmax_flops = 1.05e11\nmax_hours = 100\n")
+    record_sweep(file, tmp_path, GROUND)
+    words = ("status", str(file), "--home", str(tmp_path))
+    document = run_json(capfd, *words)
+    assert document["trials_asked"] == 30 > len(document["trials"])
+    flops, hours = document["caps"]
+    assert "limits.max_flops = 1.05e+11" in flops
+    assert "pays for no further trial" in flops
+    assert "limits.max_hours = 100" in hours
+    assert run(list(words)) == 0
+    said = capfd.readouterr().out
+    assert f"{len(document['trials'])} of 30 trials" in said
+    assert "the same command with a higher cap goes on" in said

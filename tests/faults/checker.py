@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from tests.faults.toolbox import Home, read_rows
 
 RESULT = ("status", "loss_nats", "bits_per_byte", "train_loss_nats", "steps", "tokens", "gates")
 """What two trainings of one identity must agree on, bit for bit."""
+DEATH_SECONDS = 20.0
+"""Within which a killed worker is gone."""
 CURVE = ("step", "tokens", "train_flops", "train_loss_nats", "val_loss_nats", "learning_rate")
 
 
@@ -207,7 +210,10 @@ def _check_leftovers(home: Home, verdict: Verdict) -> None:
         verdict.wrong.append(f"{ray_scratch(home.path)} was left")
     if home.rows("SELECT * FROM lease"):
         verdict.wrong.append("the home's lease was left")
-    verdict.wrong += [f"process {each} was left" for each in processes_of(home.path)]
+    deadline = time.monotonic() + DEATH_SECONDS
+    while (left := processes_of(home.path)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    verdict.wrong += [f"process {each} was left" for each in left]
 
 
 def _check_messages(home: Home, verdict: Verdict) -> None:

@@ -112,6 +112,23 @@ def _other_record_version(version: int) -> None:
     fields["record_version"].default = version
 
 
+def _barrier(number: int) -> None:
+    """That many processes of one home reach for its lease together."""
+    import time
+
+    from search.ledger import Ledger
+
+    held = Ledger.held
+
+    def together(self: Ledger, *, take_over: bool = False) -> Any:
+        (self.home / f"{os.getpid()}.at-the-barrier").touch()
+        while len(list(self.home.glob("*.at-the-barrier"))) < number:
+            time.sleep(0.001)
+        return held(self, take_over=take_over)
+
+    Ledger.held = together  # type: ignore[method-assign]
+
+
 KINDS: dict[str, Callable[[int], None]] = {
     "failing-sync": _failing_sync,
     "failing-commit": _failing_commit,
@@ -120,4 +137,5 @@ KINDS: dict[str, Callable[[int], None]] = {
     "short-patience": _short_patience,
     "short-mlflow-patience": _short_mlflow_patience,
     "record-version": _other_record_version,
+    "barrier": _barrier,
 }

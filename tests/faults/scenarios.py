@@ -20,17 +20,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.crash_points import CRASH_POINTS
+from search.crash_points import CRASH_POINTS, EXIT_CODE
 from search.ledger import Ledger
 from tests.faults.checker import Clean, Verdict, check, processes_of, take_clean
 from tests.faults.proxy import Proxy
-from tests.faults.toolbox import Home, Launcher, locked, wait_until, write_toy
+from tests.faults.toolbox import Command, Home, Launcher, locked, wait_until, write_toy
 
 RAY = ("--workers.pool", "ray")
+NUM_TRIES = 10
 
 
 class Unavailable(Exception):
     """The machine does not allow the fault; says why."""
+
+
+class Missed(Exception):
+    """The sweep was over, or elsewhere, when the fault came: nothing was shown."""
 
 
 @dataclass
@@ -40,6 +45,10 @@ class Bench:
     launcher: Launcher
     folder: Path
     homes: list[Home] = field(default_factory=list)
+    num_misses: int = 0
+    """Tries of the present run that did not strike."""
+    clean_seconds: float = 0.0
+    """What the clean sweep took, start to end."""
 
     @cached_property
     def toy(self) -> Path:
@@ -50,8 +59,14 @@ class Bench:
     def clean(self) -> Clean:
         """What the sweep leaves when nothing happens."""
         home = self.home("clean")
+        began = time.monotonic()
         home.finish()
+        self.clean_seconds = time.monotonic() - began
         return take_clean(home)
+
+    def chance(self, seed: int) -> random.Random:
+        """The randomness of a run; another one for each try of it."""
+        return random.Random(f"{seed} {self.num_misses}")
 
     def home(self, name: str) -> Home:
         """A new home of the toy sweep."""
@@ -74,59 +89,88 @@ def _finish(bench: Bench, home: Home, acknowledged: dict[str, tuple[Any, ...]]) 
     return check(home, bench.clean, acknowledged)
 
 
-def _running_attempt(home: Home) -> tuple[int, int] | None:
-    """Process and step of an attempt that runs and has saved, or None."""
+def _running_attempt(home: Home) -> tuple[int, str] | None:
+    """Process and identity of an attempt that runs and has saved, or None."""
     checkpoints = home.path / "sweeps" / "toy" / "checkpoints"
-    if not home.ledger.exists() or not list(checkpoints.glob("*/step-*")):
+    if not home.ledger.exists():
         return None
     try:
-        rows = home.rows("SELECT pid, step FROM attempts WHERE state = 'running' AND pid > 0")
-    except sqlite3.OperationalError:
+        rows = home.rows("SELECT pid, config_hash FROM attempts WHERE state = 'running' AND pid")
+    except sqlite3.OperationalError:  # the tables are not there yet
         return None
-    return rows[0] if rows else None
+    return next((row for row in rows if list(checkpoints.glob(f"{row[1]}/step-*"))), None)
 
 
-def _sleep_into(home: Home, seed: int, *, span_seconds: float) -> None:
-    """Wait for the first saved attempt, then a random time more."""
-    wait_until(lambda: _running_attempt(home), what="a running attempt", timeout_seconds=120)
-    time.sleep(random.Random(seed).uniform(0, span_seconds))
+def _wait_into(home: Home, command: Command, chance: random.Random) -> tuple[int, str]:
+    """Wait until up to five trials are done and another one runs and has saved: that one's process
+    and identity. Raises `Missed` where the sweep is over by then."""
+    num_done = chance.randrange(6)
+    found: list[tuple[int, str] | None] = []
+
+    def is_there() -> bool:
+        if len(home.acknowledged()) >= num_done:
+            found.append(_running_attempt(home))
+        return command.poll() is not None or bool(found and found[-1])
+
+    wait_until(is_there, what="a running attempt", timeout_seconds=300)
+    if command.poll() is not None or not found[-1]:
+        raise Missed
+    return found[-1]
+
+
+def _send(pid: int, number: int) -> None:
+    """Signal a worker. Raises `Missed` where it has gone."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        raise Missed from None
+
+
+def _wait_for_end(home: Home) -> None:
+    """Workers of a dead driver end by themselves, within seconds."""
+    wait_until(lambda: not processes_of(home.path), what="the workers' end", timeout_seconds=60)
 
 
 def worker_killed(bench: Bench, seed: int) -> Verdict:
-    """A Ray worker dies by SIGKILL at a random moment; the command goes on by itself."""
+    """A Ray worker dies by SIGKILL at a random step; the command goes on by itself, the trial from
+    its checkpoint."""
     home = bench.home("worker")
     command = home.start(*RAY)
-    _sleep_into(home, seed, span_seconds=3.0)
-    killed: list[int] = []
-
-    def kill() -> bool:
-        attempt = _running_attempt(home)
-        if attempt is not None and attempt[0] != command.pid:
-            os.kill(attempt[0], signal.SIGKILL)
-            killed.append(attempt[0])
-        return bool(killed) or command.poll() is not None
-
-    wait_until(kill, what="a worker to kill")
+    pid, config_hash = _wait_into(home, command, bench.chance(seed))
     acknowledged = home.acknowledged()
+    _send(pid, signal.SIGKILL)
     code = command.wait()
+    lost = [row[0] for row in home.rows("SELECT config_hash FROM attempts WHERE state = 'lost'")]
+    if not lost:
+        raise Missed
     verdict = _finish(bench, home, acknowledged)
-    if code != 0:
-        verdict.wrong.append(f"the command did not go on: {command.err[-500:]}")
+    if code != 0 or len(lost) > 1:
+        verdict.wrong.append(f"exit {code}, {len(lost)} lost: {command.err[-500:]}")
+    if lost == [config_hash] and not _resumed_tokens(home, config_hash):
+        verdict.wrong.append(f"{config_hash} had saved, and began again")
     return verdict
+
+
+def _resumed_tokens(home: Home, config_hash: str) -> int:
+    """Tokens that a checkpoint brought into the accepted attempt."""
+    outcome: dict[str, Any] = json.loads(home.acknowledged()[config_hash][1])
+    return int(outcome["resumed_tokens"])
 
 
 def driver_killed(bench: Bench, seed: int) -> Verdict:
     """The driver dies by SIGKILL at a random moment; every fifth seed with Ray workers."""
-    home = bench.home("driver")
-    words = RAY if seed % 5 == 4 else ()
-    command = home.start(*words)
-    if words:
-        _sleep_into(home, seed, span_seconds=4.0)
+    home, chance = bench.home("driver"), bench.chance(seed)
+    with_ray = seed % 5 == 4
+    command = home.start(*(RAY if with_ray else ()))
+    if with_ray:
+        _wait_into(home, command, chance)
     else:
-        time.sleep(random.Random(seed).uniform(0.1, 5.0))
+        time.sleep(chance.uniform(0.0, bench.clean_seconds / (1 + bench.num_misses)))
     command.kill()
+    if command.code != -signal.SIGKILL:
+        raise Missed
     acknowledged = home.acknowledged()
-    wait_until(lambda: not processes_of(home.path), what="the workers' end", timeout_seconds=30)
+    _wait_for_end(home)
     return _finish(bench, home, acknowledged)
 
 
@@ -145,9 +189,14 @@ def crash_point(bench: Bench, seed: int) -> Verdict:
 
 
 def two_drivers(bench: Bench, seed: int) -> Verdict:
-    """Two drivers start at once: one works, the other is refused and told who works."""
+    """Two drivers reach for the home at once: one works, the other is refused and told who works.
+
+    Every second round on a home that has run before.
+    """
     home = bench.home("two")
-    first, second = home.start(), home.start()
+    if seed % 2:
+        home.start("--trials", "1").wait()
+    first, second = home.start(inject="barrier:2"), home.start(inject="barrier:2")
     codes = sorted([first.wait(), second.wait()])
     refused = next((each for each in (first, second) if each.code == 2), None)
     verdict = _finish(bench, home, home.acknowledged())
@@ -159,27 +208,26 @@ def two_drivers(bench: Bench, seed: int) -> Verdict:
 def frozen_worker(bench: Bench, seed: int) -> Verdict:
     """A Ray worker is stopped, given up, and wakes: its late report is stale."""
     home = bench.home("frozen")
-    command = home.start(*RAY, "--workers.silence-seconds", "4", "--trials", "8")
-    _sleep_into(home, seed, span_seconds=1.0)
-    frozen: list[int] = []
-
-    def freeze() -> bool:
-        attempt = _running_attempt(home)
-        if attempt is not None:
-            os.kill(attempt[0], signal.SIGSTOP)
-            frozen.append(attempt[0])
-        return bool(frozen)
-
-    wait_until(freeze, what="a worker to freeze")
+    command = home.start(*RAY, "--workers.silence-seconds", "4")
+    pid, config_hash = _wait_into(home, command, bench.chance(seed))
+    _send(pid, signal.SIGSTOP)
     wait_until(
-        lambda: home.rows("SELECT id FROM attempts WHERE state = 'lost'"), what="the fencing"
+        lambda: (
+            home.rows("SELECT id FROM attempts WHERE state = 'lost'") or command.poll() is not None
+        ),
+        what="the fencing",
     )
-    os.kill(frozen[0], signal.SIGCONT)
+    _send(pid, signal.SIGCONT)
     code = command.wait()
-    reasons = [row[0] for row in home.rows("SELECT reason FROM attempts WHERE state = 'lost'")]
+    lost = home.rows("SELECT config_hash, reason FROM attempts WHERE state = 'lost'")
+    if config_hash not in [row[0] for row in lost]:
+        raise Missed
+    stale = home.rows("SELECT conflict FROM stale_outcomes")
     verdict = _finish(bench, home, home.acknowledged())
-    if code != 0 or not all("said nothing" in reason for reason in reasons):
-        verdict.wrong.append(f"exit {code}, lost attempts {reasons}: {command.err[-500:]}")
+    if code != 0 or not all("said nothing" in reason for _, reason in lost):
+        verdict.wrong.append(f"exit {code}, lost attempts {lost}: {command.err[-500:]}")
+    if stale != [(0,)] * len(lost):
+        verdict.wrong.append(f"late reports {stale} of {len(lost)} lost: {command.err[-500:]}")
     return verdict
 
 
@@ -209,9 +257,8 @@ def result_twice(bench: Bench, seed: int) -> Verdict:
 def stopped_then_killed(bench: Bench, seed: int) -> Verdict:
     """SIGTERM (or the terminal's Ctrl-C), then SIGKILL after 0.2, 2 or 10 s."""
     home = bench.home("stopped")
-    words = RAY if seed % 3 == 2 else ()
-    command = home.start(*words)
-    _sleep_into(home, seed, span_seconds=1.0)
+    command = home.start(*(RAY if seed % 3 == 2 else ()))
+    _wait_into(home, command, bench.chance(seed))
     if seed % 2:
         command.signal_terminal(signal.SIGINT)
     else:
@@ -219,14 +266,15 @@ def stopped_then_killed(bench: Bench, seed: int) -> Verdict:
     deadline = time.monotonic() + (0.2, 2.0, 10.0)[seed % 3]
     while time.monotonic() < deadline and command.poll() is None:
         time.sleep(0.02)
-    saved = command.poll()
-    if saved is None:
-        command.kill()
+    command.kill()
+    saved = command.code
+    if saved == 0:
+        raise Missed
     acknowledged = home.acknowledged()
-    wait_until(lambda: not processes_of(home.path), what="the workers' end", timeout_seconds=30)
+    _wait_for_end(home)
     states = {row[0] for row in home.rows("SELECT state FROM trials")}
     verdict = _finish(bench, home, acknowledged)
-    if saved not in (None, 130):
+    if saved not in (130, -signal.SIGKILL):
         verdict.wrong.append(f"exit {saved} after a stop: {command.err[-300:]}")
     if states & {"failed", "diverged"} or (saved == 130 and "running" in states):
         verdict.wrong.append(f"states after a stop: {sorted(states)}")
@@ -237,12 +285,14 @@ def stopped_twice(bench: Bench, seed: int) -> Verdict:
     """Ctrl-C twice: stops at once, and still goes on later."""
     home = bench.home("twice-stopped")
     command = home.start(*(RAY if seed % 3 == 2 else ()))
-    _sleep_into(home, seed, span_seconds=1.0)
+    _wait_into(home, command, bench.chance(seed))
     command.signal_terminal(signal.SIGINT)
     time.sleep(0.01)
     command.signal_terminal(signal.SIGINT)
     began = time.monotonic()
     code = command.wait()
+    if code == 0:
+        raise Missed
     acknowledged = home.acknowledged()
     verdict = _finish(bench, home, acknowledged)
     if code != 130 or time.monotonic() - began > 60:
@@ -251,34 +301,42 @@ def stopped_twice(bench: Bench, seed: int) -> Verdict:
 
 
 def checkpoint_damaged(bench: Bench, seed: int) -> Verdict:
-    """The newest checkpoint is truncated, or one bit of it is turned, between two commands."""
-    home, chance = bench.home("damaged"), random.Random(seed)
-    command = home.start()
-    checkpoints = home.path / "sweeps" / "toy" / "checkpoints"
-    wait_until(lambda: len(list(checkpoints.glob("*/step-*"))) == 2, what="two checkpoints")
-    command.kill()
+    """The newest checkpoint is truncated, or one bit of it is turned, between two commands: the
+    previous one is used, and what that costs is counted."""
+    home, chance = bench.home("damaged"), bench.chance(seed)
+    command = home.start(env={"ISOFLOP_CRASH_AT": f"after checkpoint proof:{chance.randint(2, 9)}"})
+    command.wait()
     acknowledged = home.acknowledged()
-    places = sorted(checkpoints.glob("*/step-*"))
-    if places:
-        victim = chance.choice(sorted(places[-1].iterdir()))
-        content = bytearray(victim.read_bytes())
-        position = chance.randrange(len(content))
-        if chance.random() < 0.5:
-            content[position] ^= 1 << chance.randrange(8)
-        else:
-            del content[position:]
-        victim.write_bytes(content)
-    return _finish(bench, home, acknowledged)
+    places = sorted((home.path / "sweeps" / "toy" / "checkpoints").glob("*/step-*"))
+    if len(places) < 2:
+        raise Missed
+    victim = chance.choice(sorted(places[-1].iterdir()))
+    content = bytearray(victim.read_bytes())
+    position = chance.randrange(len(content))
+    is_turned = chance.random() < 0.5
+    if is_turned:
+        content[position] ^= 1 << chance.randrange(8)
+    else:
+        del content[position:]
+    victim.write_bytes(content)
+    verdict = _finish(bench, home, acknowledged)
+    config_hash = places[-1].parent.name
+    if not _resumed_tokens(home, config_hash):
+        verdict.wrong.append(f"{config_hash} had saved twice, and began again")
+    harmless = is_turned and victim.name == "manifest.json"  # white space, perhaps
+    if not harmless and "was not whole" not in home.acknowledged()[config_hash][1]:
+        verdict.wrong.append(f"{victim.name} of {config_hash} was damaged, and nothing is said")
+    return verdict
 
 
 def killed_while_saving(bench: Bench, seed: int) -> Verdict:
     """The process ends in the middle of writing a checkpoint."""
     points = [point for point in CRASH_POINTS if "checkpoint" in point]
-    chance = random.Random(seed)
     home = bench.home("saving")
-    visit = chance.randint(2, 12)
+    visit = bench.chance(seed).randint(2, 9)
     command = home.start(env={"ISOFLOP_CRASH_AT": f"{points[seed % len(points)]}:{visit}"})
-    command.wait()
+    if command.wait() != EXIT_CODE:
+        raise Missed
     return _finish(bench, home, home.acknowledged())
 
 
@@ -310,20 +368,21 @@ def disk_full(bench: Bench, seed: int) -> Verdict:
         words = ("--tracking-uri", f"sqlite:///{home.path}/small/mlflow.sqlite")
     with small_disk(disk[part], megabytes=size):
         ballast = disk[part] / "ballast"
-        command = home.start(*words)
+        command = home.start(*words, inject="short-mlflow-patience:3")
         if part == "mlflow":
             wait_until(lambda: (disk[part] / "mlflow.sqlite").exists(), what="MLflow's database")
-            time.sleep(random.Random(seed).uniform(0.5, 2.0))
         else:
-            _sleep_into(home, seed, span_seconds=0.5)
+            _wait_into(home, command, bench.chance(seed))
         _fill(ballast)
         if part == "mlflow":
-            said = command.wait() in (0, 1)
+            said = command.wait() == 1 and "MLflow at" in command.err
         else:
             wait_until(
                 lambda: "paused: " in command.err or command.poll() is not None, what="the pause"
             )
             said = "MB free" in command.err
+        if not said and command.poll() == 0:
+            raise Missed
         acknowledged = home.acknowledged()
         ballast.unlink()
         code = command.wait()
@@ -350,11 +409,14 @@ def _fill(path: Path) -> None:
 
 def write_fails(bench: Bench, seed: int) -> Verdict:
     """A write ends with an input/output error: what it carried is never acknowledged."""
-    home, chance = bench.home("eio"), random.Random(seed)
+    home, chance = bench.home("eio"), bench.chance(seed)
     kind = ("failing-commit", "failing-sync")[seed % 2]
     command = home.start(inject=f"{kind}:{chance.randint(3, 20)}")
     code = command.wait()
     acknowledged = home.acknowledged()
+    reasons = [row[0] for row in home.rows("SELECT reason FROM attempts WHERE reason NOT NULL")]
+    if kind == "failing-sync" and "Input/output" not in f"{acknowledged} {reasons}":
+        raise Missed
     verdict = _finish(bench, home, acknowledged)
     if kind == "failing-commit" and (code != 1 or "same command again" not in command.err):
         verdict.wrong.append(f"exit {code} after a failed commit: {command.err[-500:]}")
@@ -368,8 +430,10 @@ def ledger_locked(bench: Bench, seed: int) -> Verdict:
     """
     home = bench.home("locked")
     command = home.start(inject="short-patience:10" if seed == 1 else None)
-    _sleep_into(home, seed, span_seconds=0.5)
-    with locked(home.ledger) as pid:
+    _wait_into(home, command, bench.chance(seed))
+    with locked(home.ledger):
+        if command.poll() is not None:
+            raise Missed
         if seed % 2 == 0:
             time.sleep(3.0 if seed == 0 else 20.0)
         else:
@@ -379,8 +443,8 @@ def ledger_locked(bench: Bench, seed: int) -> Verdict:
     verdict = _finish(bench, home, acknowledged)
     if seed % 2 == 0 and code != 0:
         verdict.wrong.append(f"did not wait: exit {code}: {command.err[-300:]}")
-    if seed % 2 == 1 and (code != 1 or f"process {pid}" not in command.err):
-        verdict.wrong.append(f"exit {code} without the holder {pid}: {command.err[-500:]}")
+    if seed % 2 == 1 and (code != 1 or f"process {os.getpid()}" not in command.err):
+        verdict.wrong.append(f"exit {code} without the holder: {command.err[-500:]}")
     return verdict
 
 
@@ -527,36 +591,42 @@ class Fault:
     num_seeds: int
     """Seeds of the full table."""
     num_short: int = 3
-    """Seeds of every submission's check."""
+    """Seeds of every submission's check; fewer where the seed only chooses among fewer kinds."""
 
     def strike(self, bench: Bench, seed: int) -> Verdict:
-        """Hurt a sweep and judge what is left. Raises `Unavailable`."""
+        """Hurt a sweep and judge what is left; a try that did not strike is no run. Raises
+        `Unavailable`."""
         bench.clean  # noqa: B018  (made once, before the first fault)
-        verdict = Verdict(wrong=["it did not get to its end"])
-        try:
-            verdict = self.run(bench, seed)
-        finally:
-            bench.close_home(keep=bool(verdict.problems))
-        return verdict
+        for bench.num_misses in range(NUM_TRIES):
+            verdict = Verdict(wrong=["it did not get to its end"])
+            try:
+                verdict = self.run(bench, seed)
+            except Missed:
+                verdict = Verdict()
+                continue
+            finally:
+                bench.close_home(keep=bool(verdict.problems))
+            return verdict
+        return Verdict(wrong=[f"{NUM_TRIES} tries, and it never struck"])
 
 
 FAULTS = (
     Fault("worker killed", worker_killed, 20, 1),
     Fault("driver killed", driver_killed, 20),
     Fault("crash at a commit point", crash_point, 2 * len(CRASH_POINTS)),
-    Fault("two drivers", two_drivers, 50),
+    Fault("two drivers", two_drivers, 50, 2),
     Fault("frozen worker wakes", frozen_worker, 3, 1),
-    Fault("one result twice", result_twice, 3),
-    Fault("SIGTERM, then SIGKILL", stopped_then_killed, 6, 3),
+    Fault("one result twice", result_twice, 3, 1),
+    Fault("SIGTERM, then SIGKILL", stopped_then_killed, 6),
     Fault("Ctrl-C twice", stopped_twice, 3, 2),
     Fault("checkpoint damaged", checkpoint_damaged, 20),
     Fault("killed while saving", killed_while_saving, 10),
     Fault("disk full", disk_full, 6),
-    Fault("a write fails", write_fails, 10),
+    Fault("a write fails", write_fails, 10, 2),
     Fault("ledger locked", ledger_locked, 4, 2),
     Fault("MLflow down, slow, 500s", mlflow_unwell, 3),
     Fault("eight workers, empty home", eight_workers, 1, 0),
     Fault("out of memory", out_of_memory, 3),
-    Fault("NaN or divergence", diverged, 6),
+    Fault("NaN or divergence", diverged, 6, 2),
     Fault("ground changed", ground_changed, 4),
 )

@@ -179,6 +179,23 @@ def test_a_remote_cluster_without_a_token_is_refused(
         require_authentication("10.0.0.7:6379")
 
 
+def test_insecure_joins_a_remote_cluster_without_a_token(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def joins(address: str, **_: object) -> None:
+        raise RequestError(f"Ray joins {address}")
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("runners.ray_pool._start_ray", joins)
+    toy, home = write_toy(tmp_path / "toy"), tmp_path / "home"
+    words = ["sweep", str(toy), "--home", str(home), "--workers.pool", "ray"]
+    words += ["--workers.address", "head.example:6379"]
+    assert run(words) == 2
+    assert "token authentication" in capfd.readouterr().err
+    assert run([*words, "--insecure"]) == 2
+    assert "Ray joins head.example:6379" in capfd.readouterr().err
+
+
 def test_secrets_of_addresses_are_nowhere(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -55,7 +55,7 @@ sampler = "grid"
 pool = "inline"
 device = "cpu"
 count = 1
-checkpoint_seconds = 0.1
+checkpoint_seconds = 0.05
 """
 """Eight trials of a tenth of a second each; a grid, so that they are the same ones every time."""
 
@@ -95,7 +95,7 @@ class Command:
             self.code = self.launcher.ask(poll=self.pid)["code"]
         return self.code
 
-    def wait(self, timeout_seconds: float = 120.0) -> int:
+    def wait(self, timeout_seconds: float = 300.0) -> int:
         """Its exit code, once it has ended."""
         wait_until(lambda: self.poll() is not None, timeout_seconds=timeout_seconds, what="the end")
         assert self.code is not None
@@ -103,7 +103,8 @@ class Command:
 
     def kill(self) -> None:
         """End the process alone, as the kernel would for want of memory."""
-        self.signal(signal.SIGKILL)
+        if self.poll() is None:
+            self.signal(signal.SIGKILL)
         self.wait()
 
     def signal(self, number: int) -> None:
@@ -162,9 +163,8 @@ class Launcher:
 
     def close(self) -> None:
         """End the launcher."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes its pipes, which ends it
+            pass
 
 
 @dataclass
@@ -238,7 +238,7 @@ def read_rows(path: Path, query: str, *values: object) -> list[tuple[Any, ...]]:
 
 
 def wait_until(
-    condition: Callable[[], object], *, timeout_seconds: float = 60.0, what: str = "something"
+    condition: Callable[[], object], *, timeout_seconds: float = 120.0, what: str = "something"
 ) -> None:
     """Wait for a condition; fails when it does not come."""
     deadline = time.monotonic() + timeout_seconds
@@ -248,18 +248,8 @@ def wait_until(
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[int]:
-    """Another process that holds an exclusive lock on a database; its number."""
-    script = (
-        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1], isolation_level=None, timeout=30); "
-        "c.execute('BEGIN EXCLUSIVE'); print('locked', flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", script, str(path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        yield process.pid
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a database's writer, from this process."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None, timeout=60)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        yield

@@ -183,6 +183,7 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("runners.driver.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("runners.driver.START_SECONDS", 0.3)
     experiment = toy_experiment(
         trials=1, workers={"pool": "inline", "device": "cpu", "silence_seconds": 0.2}
     )
@@ -211,7 +212,7 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
     summary, ledger, _, events = drive(tmp_path, experiment, lambda _: [], pool_class=Sleepy)
     (record,) = ledger.trials("toy")
     assert [each.state for each in record.attempts] == ["lost", "complete"]
-    assert record.attempts[0].reason == "its worker said nothing for 0.2 s"
+    assert record.attempts[0].reason == "its worker said nothing for 0.3 s"
     assert record.outcome is not None
     assert record.outcome.loss_nats == record.attempts[1].id
     (late,) = ledger.stale_outcomes()

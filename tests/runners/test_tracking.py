@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from runners.mlflow_check import compare_sweep
 from runners.mlflow_database import analyse_database
@@ -49,6 +51,30 @@ def assert_equal(client: MlflowClient, record: TrialRecord, run: Run) -> None:
 
 
 @pytest.mark.filterwarnings("default")
+def test_a_run_names_the_commit_that_made_its_result(tmp_path: Path) -> None:
+    ledger, home = open_ledger(tmp_path / "home", toy_experiment()), tmp_path / "home"
+    finished, queued = toy_proposals(tmp_path, 2)
+    uri = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    for proposal in (finished, queued):
+        ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", finished.config_hash)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).sync()
+    outcome = replace(complete_outcome(finished), versions={"commit": "0123456789ab"})
+    ledger.accept(attempt.id, outcome, spent_flops=1.0)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    runs = runs_of(MlflowClient(tracking_uri=uri), ledger)
+    for proposal, commit in ((finished, "0123456789ab"), (queued, "fedcba987654+")):
+        tags = runs[proposal.config_hash].data.tags
+        assert tags["isoflop.commit"] == commit
+        assert tags["isoflop.arm"] == proposal.arm
+        assert tags["isoflop.budget"] == f"{proposal.budget.train_flops:.3g}"
+        assert tags["isoflop.text_fingerprint"] == proposal.config.text_fingerprint
+    artifacts = runs[finished.config_hash].info.artifact_uri
+    assert artifacts.startswith((home.resolve() / "artifacts").as_uri())
+    ledger.close()
+
+
+@pytest.mark.filterwarnings("default")
 def test_mlflow_equals_the_ledger_run_by_run_however_often_it_is_sent(tmp_path: Path) -> None:
     home = tmp_path / "home"
     ledger = open_ledger(home, toy_experiment())
@@ -81,6 +107,22 @@ def test_a_database_that_was_left_half_made_is_made_again(tmp_path: Path) -> Non
     MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
     assert not list(tmp_path.glob(".*"))
     assert MlflowClient(tracking_uri=uri).get_experiment_by_name("toy") is not None
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_error_of_the_database_is_raised_and_not_printed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ledger = open_ledger(tmp_path, toy_experiment())
+    uri = local_tracking_uri(tmp_path)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.sqlite")) as database:
+        database.execute("DROP TABLE experiments")
+    capfd.readouterr()
+    with pytest.raises(MlflowException, match="no such table"):
+        MlflowProjection(ledger, "toy", tracking_uri=uri)
+    assert "Traceback" not in capfd.readouterr().err
+    ledger.close()
 
 
 @pytest.mark.filterwarnings("default")

@@ -63,7 +63,7 @@ def test_a_trial_learns_and_says_what_it_cost(arm: Arm, sotu_corpus: Corpus) -> 
     assert outcome.generalization_gap_nats == outcome.loss_nats - (outcome.train_loss_nats or 0)
     assert outcome.model_flops_utilization is None
     assert outcome.device
-    assert set(outcome.versions) == {"python", "torch", "isoflop"}
+    assert set(outcome.versions) >= {"python", "torch", "isoflop"}
     assert len(outcome.gates) == (2 if arm == "dual" else 0)
     assert outcome.weights_path is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -10,11 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 
-from search import ledger_errors
+from search import ledger_errors, processes
 from search.lease import LEASE_SECONDS, LeaseLost
 from search.ledger import Ledger
 from search.ledger_errors import LedgerUnavailable
@@ -92,6 +95,17 @@ def test_a_frozen_holder_is_succeeded_on_request_and_writes_no_more(
         frozen.fence_all(reason="woke up")
 
 
+def test_a_frozen_holder_writes_no_more_when_its_successor_has_ended(home: Path) -> None:
+    frozen, late = Ledger(home), Ledger(home)
+    with frozen.held():
+        age_lease(home, LEASE_SECONDS + 1)
+        with late.held(take_over=True):
+            pass
+        with pytest.raises(LeaseLost, match="took it over since"):
+            frozen.fence_all(reason="woke up")
+    late.fence_all(reason="nobody holds it")
+
+
 def test_a_lease_is_renewed_while_it_is_held(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.ledger.RENEWAL_SECONDS", 0.05)
     ledger = Ledger(home)
@@ -113,11 +127,29 @@ def test_processes_elsewhere_are_never_called_gone() -> None:
     assert reused.is_gone
 
 
-def _open_and_hold(home: Path, results: multiprocessing.Queue[str]) -> None:
+def test_a_process_that_the_system_does_not_show_is_not_called_gone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    here = this_process()
+
+    def refuse(*_: object, **__: object) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_text", refuse)
+        patched.setattr(processes, "_machine", lambda: here.machine)
+        assert not here.is_gone
+    monkeypatch.setattr(processes, "_PROC", Path("/nowhere"))
+    monkeypatch.setattr(processes, "_machine", lambda: here.machine)
+    assert not here.is_gone
+    assert replace(here, pid=2**22 + 1).is_gone
+
+
+def _open_and_hold(home: Path, results: multiprocessing.Queue[str], all_said: Event) -> None:
     try:
         with Ledger(home, create=True).held():
-            time.sleep(1.0)
-        results.put("held")
+            results.put("held")
+            all_said.wait()
     except RequestError:
         results.put("refused")
 
@@ -125,12 +157,13 @@ def _open_and_hold(home: Path, results: multiprocessing.Queue[str]) -> None:
 def test_of_many_that_start_on_an_empty_home_one_works(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     results: multiprocessing.Queue[str] = context.Queue()
-    workers = [
-        context.Process(target=_open_and_hold, args=(tmp_path / "home", results)) for _ in range(8)
-    ]
+    all_said = context.Event()
+    arguments = (tmp_path / "home", results, all_said)
+    workers = [context.Process(target=_open_and_hold, args=arguments) for _ in range(8)]
     for worker in workers:
         worker.start()
     said = sorted(results.get(timeout=60) for _ in workers)
+    all_said.set()
     for worker in workers:
         worker.join()
     assert said == ["held"] + ["refused"] * 7

@@ -66,6 +66,17 @@ def test_a_result_is_accepted_once(ledger: Ledger, proposal: Proposal) -> None:
     assert record.outcome == outcome
 
 
+def test_a_late_stop_contradicts_no_result(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    first = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.fence(first.id, reason="its worker said nothing", state="lost")
+    second = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(second.id, complete_outcome(proposal), spent_flops=1.0)
+    stopped = Outcome(status="preempted", reason="asked to stop at step 3", steps=3, tokens=96)
+    assert ledger.accept(first.id, stopped, spent_flops=1.0) == "stale"
+    assert [late.conflict for late in ledger.stale_outcomes()] == [False]
+
+
 def test_progress_is_kept_with_its_worker(ledger: Ledger, proposal: Proposal) -> None:
     ledger.add_trial("toy", proposal)
     attempt = ledger.start_attempt("toy", proposal.config_hash)

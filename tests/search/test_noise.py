@@ -10,7 +10,7 @@ import pytest
 
 from search.caps import hours_cap_reached, spent_hours, why_not_start
 from search.ledger import TrialRecord
-from search.noise import budget_noise
+from search.noise import budget_noise, is_better
 from search.settings import LimitSettings
 from search.spending import spending
 from tests.search.records import attempt_of, bowl, play, queued, record_of
@@ -68,6 +68,16 @@ def test_a_tie_is_reported_as_a_tie():
     records = table([[3.00, 3.03, 2.98], [3.01, 3.01, 3.00], [3.5, 3.52, 3.49], [3.02], [3.9]])
     tied = budget_noise(records).tied
     assert tied == {r.config_hash for r in [*records[:6], records[9]]}
+
+
+def test_better_means_lower_by_more_than_a_tie():
+    records = table([[3.00, 3.03, 2.98], [3.01, 3.01, 3.00], [3.5, 3.52, 3.49]])
+    first, second, third = (records[start].proposal for start in (0, 3, 6))
+    assert is_better(first, third, records)
+    assert not is_better(third, first, records)
+    assert not is_better(first, second, records)
+    single = table([[3.00], [3.01]])  # nothing tells the noise
+    assert is_better(single[0].proposal, single[1].proposal, single)
 
 
 def test_the_test_rarely_rejects_what_is_as_good():

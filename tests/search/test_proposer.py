@@ -56,18 +56,21 @@ def test_every_sampler_stays_on_the_budget_and_never_repeats(sampler):
         assert proposal.train_flops == pytest.approx(proposal.budget.train_flops, rel=1e-3)
 
 
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
 @pytest.mark.parametrize("solve", ["deep_ffn", "wide_ffn", "both_ffn", "d_model"])
-def test_every_solve_mode_is_searched_unchanged(solve):
+def test_every_sampler_searches_every_solve_mode_unchanged(solve, sampler):
     experiment = toy_experiment(
         trials=12,
         arms=["dual", "standard"],
         axes=WIDE_AXES | {"alpha": [0.4, 0.5, 0.6]},
         budget={"train_flops": [4e10], "solve": solve, "forward_flops_per_token": 4e5},
         architecture={"head_dim": 8, "context_length": 32, "ffn_multiple": 1},
-        search={"startup_trials": 3},
+        search={"sampler": sampler, "startup_trials": 3},
     )
     records = play(experiment, bowl)
     assert len({record.config_hash for record in records}) == len(records) > 4
+    for record in records:
+        assert record.proposal.train_flops == pytest.approx(4e10, rel=1e-3)
     free = set(records[0].proposal.axes)
     assert ("d_model" in free) == (solve != "d_model")
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 import math
+import random
+from collections import Counter
 
 import pytest
 
-from search.caps import committed_flops
+from search.caps import caps_in_words, committed_flops
+from search.ledger import TrialRecord
 from search.proposer import Proposer
-from search.settings import TuningSettings
-from search.trial import Proposal
+from search.settings import LimitSettings, TuningSettings
+from search.trial import OutcomeStatus, Proposal
 from search.tuned import arm_tunings, tuning_of
 from search.tuning import choose_value, neighbours
 from tests.search.records import bowl, play, queued
 from tests.sweeps import GROUND, toy_experiment
 
 TUNING = {"learning_rate_multipliers": [0.25, 0.5, 1, 2, 4]}
+
+
+def lucky(proposal: Proposal) -> float:
+    """The bowl with luck of each seed that is larger than what parts its best shapes."""
+    config = proposal.config
+    luck = random.Random(config.config_hash).gauss(0, 0.3)
+    return bowl(proposal) + (luck if config.init_seed else 0)
+
+
+def _flops(record: TrialRecord) -> float:
+    flops = record.proposal.budget.train_flops
+    assert flops is not None
+    return flops
 
 
 def tuned_experiment(**changes):
@@ -70,6 +86,10 @@ def test_step_scales_are_tuned_at_the_tuned_rate():
     tried = [r for r in records if r.proposal.purpose == "tuning" and r.proposal.arm == "dual"]
     at_best = [r for r in tried if r.proposal.axes["learning_rate_multiplier"] == 2.0]
     assert {r.proposal.axes["step_scale_init"] for r in at_best} >= {-3.0, 0.0, 1.0}
+    found = arm_tunings(records)
+    assert found["dual"].learning_rate_multiplier == 2.0  # starts do not stand in for the rate
+    assert (found["dual"].step_scale_init, found["dual"].step_scale_at_edge) == (-3.0, True)
+    assert found["standard"].step_scale_init is None
 
 
 def test_the_search_waits_for_the_tuning_and_the_plan_does_not():
@@ -102,6 +122,11 @@ def test_the_largest_budget_checks_the_neighbours_of_the_tuned_rate():
         rate = float(proposal.axes["learning_rate_multiplier"])
         return bowl(proposal) + math.log(rate / best) ** 2
 
+    def wavering(proposal: Proposal) -> float:
+        """At the largest budget half the rate is better, by less than seeds differ."""
+        flops, rate = proposal.budget.train_flops, proposal.axes["learning_rate_multiplier"]
+        return lucky(proposal) - (0.1 if flops == 4e9 and rate == 1.0 else 0)
+
     records = play(tuned_experiment(), bowl)
     checks = [r for r in records[10:] if r.proposal.purpose == "tuning"]
     assert {r.proposal.budget.train_flops for r in checks} == {4e9}
@@ -111,6 +136,8 @@ def test_the_largest_budget_checks_the_neighbours_of_the_tuned_rate():
         ]
         assert sorted(rates) == [1.0, 4.0]
     assert {t.better_at_largest for t in arm_tunings(records).values()} == {None}
+    noisy = play(tuned_experiment(trials=34, search={"replicates_per_budget": 2}), wavering)
+    assert {t.better_at_largest for t in arm_tunings(noisy).values()} == {None}
     moved = arm_tunings(play(tuned_experiment(), shifted))
     assert {tuning.better_at_largest for tuning in moved.values()} == {1.0}
 
@@ -128,7 +155,7 @@ def test_replicates_repeat_leaders_with_other_seeds_paired_by_data_order():
     experiment = toy_experiment(
         trials=30, arms=["dual"], search={"replicates_per_budget": 4, "leaders": 2}
     )
-    records = play(experiment, bowl)
+    records = play(experiment, lucky)
     repeats = [r for r in records if r.proposal.purpose == "replicate"]
     assert len(repeats) == 8
     assert all(r.proposal.purpose == "replicate" for r in records[-8:])
@@ -137,12 +164,38 @@ def test_replicates_repeat_leaders_with_other_seeds_paired_by_data_order():
         originals = sorted(
             (bowl(r.proposal), str(r.proposal.axes)) for r in there if r not in repeats
         )
-        mine = [r for r in repeats if r in there]
+        mine = [r for r in repeats if r in there]  # large luck: the two leaders stay a tie
         assert {bowl(r.proposal) for r in mine} == {loss for loss, _ in originals[:2]}
         seeds = [(r.proposal.config.init_seed, r.proposal.config.data_seed) for r in mine]
         assert sorted(seeds) == [(1, 1), (1, 1), (2, 2), (2, 2)]
     assert len({r.config_hash for r in records}) == len(records)
     assert all(Proposer(experiment, GROUND).why_set_aside(r) is None for r in records)
+
+
+def test_replicates_are_not_spent_on_what_the_noise_tells_from_the_first():
+    experiment = toy_experiment(
+        trials=30, arms=["dual"], search={"replicates_per_budget": 4, "leaders": 2}
+    )
+    repeats = [r for r in play(experiment, bowl) if r.proposal.purpose == "replicate"]
+    for budget in (2e9, 4e9):  # without luck one repeat is enough to know the first
+        assert len({bowl(r.proposal) for r in repeats if _flops(r) == budget}) == 1
+
+
+def test_what_failed_is_neither_repeated_nor_checked():
+    def at_largest(proposal: Proposal) -> float | OutcomeStatus:
+        return "out_of_memory" if proposal.budget.train_flops == 4e9 else bowl(proposal)
+
+    search = {"replicates_per_budget": 2}
+    records = play(tuned_experiment(search=search, arms=["standard"]), at_largest)
+    last = [r for r in records if r.proposal.purpose in ("replicate", "tuning")]
+    assert {_flops(r) for r in last} == {2e9}
+
+
+def test_tuning_takes_no_turns_from_the_search():
+    records = play(tuned_experiment(), bowl)
+    searched = [r for r in records if r.proposal.purpose in ("baseline", "search")]
+    turns = Counter(_flops(r) for r in searched if r.proposal.arm == "dual")
+    assert max(turns.values()) - min(turns.values()) <= 1
 
 
 def test_the_flops_cap_stops_before_the_first_trial_that_exceeds_it():
@@ -169,3 +222,15 @@ def test_a_queue_counts_against_the_cap():
 def test_replicates_may_not_fill_the_sweep():
     with pytest.raises(ValueError, match="replicates"):
         toy_experiment(trials=6, search={"replicates_per_budget": 3})
+
+
+def test_caps_say_what_they_no_longer_pay_for():
+    records = play(toy_experiment(trials=20, limits={"max_flops": 2.1e10}), bowl)
+    budgets = (2e9, 4e9)
+    limits = LimitSettings(max_flops=2.1e10, max_hours=1)
+    flops, hours = caps_in_words(limits, records, budgets, now=2000.0)
+    assert "pays for no further trial of" in flops
+    assert "of limits.max_hours = 1 worker-hours" in hours
+    (plenty,) = caps_in_words(LimitSettings(max_flops=1e12), records, budgets, now=2000.0)
+    assert "no further" not in plenty
+    assert caps_in_words(LimitSettings(), records, budgets, now=2000.0) == []
