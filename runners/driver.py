@@ -25,6 +25,8 @@ from search.pruning import why_prune
 from search.trial import Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
+FAILURES_IN_A_ROW = 5
+"""So many trials that fail one after the other with the same error are no fault of theirs."""
 START_SECONDS = 120.0
 """A worker has at least so long for its first word: it starts, imports and reads the text."""
 
@@ -102,6 +104,7 @@ class Driver:
         self._records: dict[str, TrialRecord] = {}
         self._pause: Shortage | None = None
         self._out_of_hours = False
+        self._failures: list[str | None] = []
         self._summary = SweepSummary()
 
     def run(self) -> SweepSummary:
@@ -111,11 +114,12 @@ class Driver:
         while True:
             self._stop_if_asked()
             self._stop_at_hours_cap()
-            if not self._summary.interrupted and not self._out_of_hours:
+            is_ending = self._summary.interrupted or self._out_of_hours or self._is_failing()
+            if not is_ending:
                 self._hand_out()
             if self._running:
                 self._listen()
-            elif self._pause is None or self._summary.interrupted or self._out_of_hours:
+            elif self._pause is None or is_ending:
                 return self._summary
             else:
                 time.sleep(POLL_SECONDS)
@@ -142,6 +146,24 @@ class Driver:
         limits = self._proposer.experiment.limits
         self._summary.stopped_by = why_not_start(limits, self._records.values(), proposal)
         return self._summary.stopped_by is None
+
+    def _is_failing(self) -> bool:
+        """Whether the last trials all failed with one error."""
+        return len(self._failures) >= FAILURES_IN_A_ROW
+
+    def _note_failure(self, outcome: Outcome) -> None:
+        """Count the trials that failed with one error since another ended otherwise."""
+        if outcome.status == "preempted":
+            return
+        if outcome.status != "failed" or self._failures[-1:] not in ([], [outcome.reason]):
+            self._failures = []
+        if outcome.status == "failed":
+            self._failures.append(outcome.reason)
+        if len(self._failures) == FAILURES_IN_A_ROW:
+            self._summary.notes.append(
+                f"{FAILURES_IN_A_ROW} trials in a row failed with the same error, so no more are "
+                f"started: {outcome.reason}"
+            )
 
     def _listen(self) -> None:
         """Write down what workers say, and give up on those that say nothing for too long."""
@@ -252,6 +274,7 @@ class Driver:
         spent = _spent_flops(proposal, outcome)
         self._write(partial(self._ledger.accept, attempt_id, outcome, spent_flops=spent))
         del self._running[attempt_id]
+        self._note_failure(outcome)
         if outcome.status != "preempted":
             self._summary.num_run += 1
             clear_checkpoints(self._checkpoint_dir(proposal.config_hash))

@@ -179,6 +179,21 @@ def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) ->
     assert not any(record.is_result for record in records)
 
 
+def test_the_same_error_five_times_in_a_row_ends_the_sweep(tmp_path: Path) -> None:
+    def failing(assignment: Assignment) -> list[object]:
+        return [Outcome(status="failed", reason="no such operator")]
+
+    experiment = toy_experiment(trials=12)
+    summary, ledger, _, _ = drive(tmp_path, experiment, failing)
+    ledger.close()
+    assert summary.num_run in (5, 6)  # a second worker was at it already
+    assert "5 trials in a row failed" in summary.notes[0]
+    assert "no such operator" in summary.notes[0]
+    again, _, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
+    assert again.num_run == 12 - summary.num_run
+    assert not again.notes
+
+
 def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
