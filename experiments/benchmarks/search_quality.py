@@ -242,7 +242,7 @@ def draw(summaries: Sequence[Summary], path: Path) -> None:
         high = [max(each.regret_quartiles[1], DRAWN_FLOOR) for each in mine]
         axes.fill_between(sizes, low, high, alpha=0.12, color=line.get_color())
     axes.axhline(1, color="grey", linewidth=0.8)
-    axes.annotate("one seed standard deviation", (130, 1.06), fontsize=8, color="grey")
+    axes.annotate("one seed standard deviation", (66, 0.72), fontsize=8, color="grey")
     axes.set(xscale="log", yscale="log")
     axes.set_xticks(SIZES, [str(size) for size in SIZES])
     axes.minorticks_off()
