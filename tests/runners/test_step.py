@@ -54,6 +54,29 @@ def test_a_step_is_forward_backward_clip_and_adamw(arm: Arm) -> None:
         torch.testing.assert_close(one[clear], other[clear], rtol=1e-5, atol=2e-5)
 
 
+def test_fifty_steps_are_those_of_a_plain_loop() -> None:
+    found, model = engine(), DualPathModel(small_architecture("dual"), seed=2)
+    groups = [
+        {"params": model.matrix_parameters(), "weight_decay": 0.3},
+        {"params": model.other_parameters(), "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), foreach=False)
+    generator = torch.Generator().manual_seed(8)
+    for step in range(50):
+        tokens = torch.randint(0, 256, (6, 17), generator=generator)
+        inputs, targets = tokens[:, :-1], tokens[:, 1:]
+        rate = 0.01 * min(1.0, (step + 1) / 10)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step_loss = found.step(inputs, targets, learning_rate=rate)
+        assert step_loss.item() == pytest.approx(loss.item(), rel=1e-4)
+
+
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_micro_batches_leave_the_gradient_as_it_is(size: int) -> None:
     whole, split = engine(), engine(micro_batch_sequences=size)
