@@ -20,6 +20,9 @@ from spaces.model import DualPathModel
 SUBLAYERS = ((Block, "attend"), (Block, "add_ffn"), (DeepPath, "mix"), (Layer, "combine"))
 """Methods that are compiled as they are."""
 
+REPLACED = ("attend", "add_ffn", "mix", "combine", "look_up", "forward", "activate", "position")
+"""Every method that a module may have in another form here."""
+
 VARIANTS = 1_024
 """Compiled forms of one piece (widths, arms, dtypes) before PyTorch gives up compiling it."""
 
@@ -45,6 +48,13 @@ def use_kernels(model: DualPathModel) -> None:
             setattr(module, "activate", swiglu_product)  # noqa: B010
         if isinstance(module, Attention):
             setattr(module, "position", partial(_position, module))  # noqa: B010
+
+
+def release(model: DualPathModel) -> None:
+    """Undo both: a module that holds a method bound to itself would outlive its last user."""
+    for module in model.modules():
+        for name in REPLACED:
+            module.__dict__.pop(name, None)
 
 
 def _position(

@@ -7,14 +7,13 @@ weights, moments, learning rate and decay into the same memory and replays at on
 
 from __future__ import annotations
 
-import gc
 from dataclasses import replace
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from runners.compiled import compile_sublayers, use_kernels
+from runners.compiled import compile_sublayers, release, use_kernels
 from runners.evaluation import TOKENS_AT_ONCE, BatchSums, batch_sums
 from runners.step import EagerEngine, NamedTensors
 from search.memory import fitting_micro_batch
@@ -29,7 +28,7 @@ USABLE_SHARE = 0.9
 class GraphEngine:
     """A step captured once and replayed; a batch of another size runs eagerly, uncompiled.
 
-    Memory is found out while capturing: where it runs out, the micro-batch is halved and the
+    Where memory runs out while capturing, whatever was predicted, the micro-batch is halved and the
     capture done again. Raises `OutOfMemoryAtOneSequence` where not even one sequence fits.
     """
 
@@ -63,6 +62,10 @@ class GraphEngine:
         most = min(size, max(1, TOKENS_AT_ONCE["cuda"] // architecture.context_length))
         self.validation_sequences = even_share(eval_sequences, most=most)
         self._capture()
+
+    def release(self) -> None:
+        """Let memory go with the last reference to this engine."""
+        release(self._eager.working.model)
 
     def restart(self, recipe: TrainingRecipe, *, init_seed: int) -> None:
         """Start another trial of the same shapes: fresh weights, empty moments, its own decay."""
@@ -189,8 +192,9 @@ class WarmEngine:
 
     def let_go(self) -> None:
         """Give the kept engine's memory back."""
+        if self._engine is not None:
+            self._engine.release()
         self._shapes = self._engine = None
-        gc.collect()  # a model whose methods were replaced is a cycle
         if torch.cuda.is_available():
             torch._C._cuda_clearCublasWorkspaces()  # made while capturing, they hold its memory
             torch.cuda.empty_cache()

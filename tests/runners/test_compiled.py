@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
-from runners.compiled import compile_sublayers, num_compiled
+from runners.compiled import compile_sublayers, num_compiled, release
 from runners.step import EagerEngine
 from search.trial import TrainingRecipe
 from spaces.architecture import Architecture
@@ -62,3 +64,20 @@ def test_only_a_new_width_or_arm_compiles_anything() -> None:
         compiled[name] = num_compiled() - before
     assert compiled.pop("first") == compiled.pop("width") > 0
     assert set(compiled.values()) == {0}, compiled
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_released_model_goes_with_its_engine_and_needs_no_collector() -> None:
+    engine = EagerEngine(DualPathModel(BASE, seed=1), RECIPE)
+    compile_sublayers(engine.working.model, backend="aot_eager")
+    tokens = torch.zeros(4, 17, dtype=torch.int64)
+    engine.step(tokens[:, :-1], tokens[:, 1:], learning_rate=0.01)
+    model = weakref.ref(engine.model)
+    gc.collect()
+    gc.disable()
+    try:
+        release(engine.working.model)
+        del engine
+        assert model() is None
+    finally:
+        gc.enable()
