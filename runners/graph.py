@@ -7,7 +7,7 @@ weights, moments, learning rate and decay into the same memory and replays at on
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -25,6 +25,35 @@ USABLE_SHARE = 0.9
 """Of a device's free memory, what a step may be predicted to need."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class StepTask:
+    """What a step is built for."""
+
+    architecture: Architecture
+    """The model's."""
+    recipe: TrainingRecipe
+    """How it is trained."""
+    device: torch.device
+    """A GPU."""
+    eval_sequences: int = 1
+    """Sequences of one measurement, of which an even share is captured."""
+    micro_batch_sequences: int | None = None
+    """Sequences of one pass; None takes the most that are predicted to fit what is free."""
+
+    def captured(self) -> StepTask:
+        """Of this task, what a captured step cannot change: not the schedule, not the decay."""
+        recipe = replace(
+            self.recipe,
+            learning_rate=0.0,
+            weight_decay=0.0,
+            schedule="cosine",
+            warmup_fraction=0.0,
+            decay_fraction=0.0,
+            final_lr_fraction=0.0,
+        )
+        return replace(self, recipe=recipe)
+
+
 class GraphEngine:
     """A step captured once and replayed; a batch of another size runs eagerly, uncompiled.
 
@@ -32,22 +61,9 @@ class GraphEngine:
     capture done again. Raises `OutOfMemoryAtOneSequence` where not even one sequence fits.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        recipe: TrainingRecipe,
-        *,
-        device: torch.device,
-        init_seed: int,
-        eval_sequences: int = 1,
-        micro_batch_sequences: int | None = None,
-    ) -> None:
-        """``eval_sequences``: how many one measurement has, of which an even share is captured.
-
-        Without ``micro_batch_sequences`` the step takes the largest micro-batch that is predicted
-        to fit into what the device has free.
-        """
-        size = micro_batch_sequences or fitting_micro_batch(
+    def __init__(self, task: StepTask, *, init_seed: int) -> None:
+        architecture, recipe, device = task.architecture, task.recipe, task.device
+        size = task.micro_batch_sequences or fitting_micro_batch(
             architecture,
             sequences=recipe.batch_sequences,
             memory_bytes=USABLE_SHARE * torch.cuda.mem_get_info(device)[0],
@@ -60,7 +76,7 @@ class GraphEngine:
         self._inputs = torch.zeros(shape, dtype=torch.int64, device=device)
         self._targets = torch.zeros(shape, dtype=torch.int64, device=device)
         most = min(size, max(1, TOKENS_AT_ONCE["cuda"] // architecture.context_length))
-        self.validation_sequences = even_share(eval_sequences, most=most)
+        self.validation_sequences = even_share(task.eval_sequences, most=most)
         self._capture()
 
     def release(self) -> None:
@@ -152,49 +168,28 @@ class GraphEngine:
         self._eager.load_optimizer_tensors(tensors)
 
 
-Shapes = tuple[Architecture, TrainingRecipe, torch.device, tuple[int, int | None]]
-
-
 class WarmEngine:
-    """Keeps the last captured engine for the next trial that has its shapes."""
+    """Keeps the last captured engine for the next trial of the same shapes."""
 
     def __init__(self) -> None:
-        self._shapes: Shapes | None = None
+        self._captured: StepTask | None = None
         self._engine: GraphEngine | None = None
 
-    def start(
-        self,
-        architecture: Architecture,
-        recipe: TrainingRecipe,
-        *,
-        device: torch.device,
-        init_seed: int,
-        eval_sequences: int = 1,
-        micro_batch_sequences: int | None = None,
-    ) -> GraphEngine:
+    def start(self, task: StepTask, *, init_seed: int) -> GraphEngine:
         """An engine at the start of a trial: the kept one, or a new one in its place."""
-        sizes = (eval_sequences, micro_batch_sequences)
-        shapes = (architecture, statics(recipe), device, sizes)
-        if self._engine is not None and shapes == self._shapes:
-            self._engine.restart(recipe, init_seed=init_seed)
+        if self._engine is not None and task.captured() == self._captured:
+            self._engine.restart(task.recipe, init_seed=init_seed)
             return self._engine
         self.let_go()
-        self._engine = GraphEngine(
-            architecture,
-            recipe,
-            device=device,
-            init_seed=init_seed,
-            eval_sequences=eval_sequences,
-            micro_batch_sequences=micro_batch_sequences,
-        )
-        self._shapes = shapes
+        self._engine = GraphEngine(task, init_seed=init_seed)
+        self._captured = task.captured()
         return self._engine
 
     def let_go(self) -> None:
         """Give the kept engine's memory back."""
         if self._engine is not None:
             self._engine.release()
-        self._shapes = self._engine = None
+        self._captured = self._engine = None
         if torch.cuda.is_available():
             torch._C._cuda_clearCublasWorkspaces()  # made while capturing, they hold its memory
             torch.cuda.empty_cache()
@@ -211,18 +206,3 @@ def even_share(total: int, *, most: int) -> int:
     most = min(total, most)
     largest = next(size for size in range(most, 0, -1) if total % size == 0)
     return largest if 2 * largest >= most else most
-
-
-def statics(recipe: TrainingRecipe) -> TrainingRecipe:
-    """What of a recipe is captured: all but the schedule's numbers and the decay."""
-    schedule_free = TrainingRecipe(learning_rate=0.0, batch_sequences=recipe.batch_sequences)
-    return replace(
-        schedule_free,
-        beta1=recipe.beta1,
-        beta2=recipe.beta2,
-        adam_epsilon=recipe.adam_epsilon,
-        grad_clip=recipe.grad_clip,
-        ponder_penalty=recipe.ponder_penalty,
-        gate_entropy_penalty=recipe.gate_entropy_penalty,
-        precision=recipe.precision,
-    )

@@ -29,7 +29,7 @@ from runners.checkpoint import (
 from runners.device import find_device, reset_peak_memory
 from runners.evaluation import Measurement, measure
 from runners.files import write_atomically
-from runners.graph import WarmEngine
+from runners.graph import StepTask, WarmEngine
 from runners.outcome import sum_up, with_result
 from runners.schedule import learning_rate_at
 from runners.step import EagerEngine, OutOfMemoryAtOneSequence, StepEngine
@@ -214,14 +214,14 @@ class _Trial:
         architecture, recipe = self._config.architecture, self._config.training
         size = self._options.micro_batch_sequences
         if self._device.type == "cuda" and self._options.engine == "auto":
-            return WARM.start(
-                architecture,
-                recipe,
+            task = StepTask(
+                architecture=architecture,
+                recipe=recipe,
                 device=self._device,
-                init_seed=self._config.init_seed,
                 eval_sequences=self._config.eval_sequences,
                 micro_batch_sequences=size,
             )
+            return WARM.start(task, init_seed=self._config.init_seed)
         model = DualPathModel(architecture, seed=self._config.init_seed).to(self._device)
         return EagerEngine(model, recipe, micro_batch_sequences=size)
 

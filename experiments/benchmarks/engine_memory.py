@@ -17,7 +17,7 @@ import torch
 
 from experiments.benchmarks.engine_step import VOCABULARY, recipe_of
 from runners.device import device_name, find_device
-from runners.graph import WarmEngine
+from runners.graph import StepTask, WarmEngine
 from search.memory import training_memory_bytes
 from spaces.architecture import Architecture, Arm
 
@@ -60,7 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for architecture, batch in shapes(options.shapes, seed=options.seed):
         warm.let_go()
         before = torch.cuda.memory_allocated()
-        engine = warm.start(architecture, recipe_of(batch, device), device=device, init_seed=0)
+        recipe = recipe_of(batch, device)
+        task = StepTask(architecture=architecture, recipe=recipe, device=device)
+        engine = warm.start(task, init_seed=0)
         measured = engine.peak_memory_bytes - before
         predicted = training_memory_bytes(architecture, sequences=engine.micro_batch_sequences)
         rows.append(

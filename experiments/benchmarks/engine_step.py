@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from runners.device import device_name, find_device, peak_flops_per_second
-from runners.graph import GraphEngine
+from runners.graph import GraphEngine, StepTask
 from runners.step import EagerEngine, StepEngine
 from runners.working import WorkingModel
 from search.trial import TrainingRecipe
@@ -136,7 +136,9 @@ def engine_step(architecture: Architecture, recipe: TrainingRecipe, device: torc
     """The engine's step: captured on a GPU, eager on a CPU."""
     engine: StepEngine
     if device.type == "cuda":
-        engine = GraphEngine(architecture, recipe, device=device, init_seed=0)
+        engine = GraphEngine(
+            StepTask(architecture=architecture, recipe=recipe, device=device), init_seed=0
+        )
     else:
         engine = EagerEngine(DualPathModel(architecture), recipe)
     return lambda inputs, targets: engine.step(inputs, targets, learning_rate=1e-3)

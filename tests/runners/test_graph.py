@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from runners.compiled import num_compiled, use_kernels
-from runners.graph import GraphEngine, WarmEngine, even_share, statics
+from runners.graph import GraphEngine, StepTask, WarmEngine, even_share
 from runners.step import EagerEngine, OutOfMemoryAtOneSequence
 from search.memory import fitting_micro_batch, training_memory_bytes
 from search.trial import Precision, TrainingRecipe
@@ -35,6 +35,11 @@ def recipe(precision: Precision = "float32", **changes: Any) -> TrainingRecipe:
     return TrainingRecipe(learning_rate=1e-3, batch_sequences=8, precision=precision, **changes)
 
 
+def task(of: TrainingRecipe, *, architecture: Architecture = DUAL, **options: Any) -> StepTask:
+    device = torch.device("cuda")
+    return StepTask(architecture=architecture, recipe=of, device=device, **options)
+
+
 def batches(count: int) -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(3)
     found = []
@@ -45,8 +50,7 @@ def batches(count: int) -> list[tuple[Tensor, Tensor]]:
 
 
 def graph_engine(engine_recipe: TrainingRecipe, **options: Any) -> GraphEngine:
-    device = torch.device("cuda")
-    return GraphEngine(DUAL, engine_recipe, device=device, init_seed=1, **options)
+    return GraphEngine(task(engine_recipe, **options), init_seed=1)
 
 
 def eager_engine(engine_recipe: TrainingRecipe, **options: Any) -> EagerEngine:
@@ -62,8 +66,8 @@ def train(engine: Any, count: int = 50) -> list[float]:
 
 def test_rate_schedule_and_decay_are_not_captured() -> None:
     other = replace(recipe(), learning_rate=0.5, weight_decay=0.0, schedule="wsd")
-    assert statics(other) == statics(recipe())
-    assert statics(recipe(grad_clip=2.0)) != statics(recipe())
+    assert task(other).captured() == task(recipe()).captured()
+    assert task(recipe(grad_clip=2.0)).captured() != task(recipe()).captured()
 
 
 @pytest.mark.parametrize(
@@ -107,13 +111,13 @@ def test_micro_batches_in_the_graph_leave_the_losses_as_they_are() -> None:
 
 @pytest.mark.gpu
 def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
-    warm, device = WarmEngine(), torch.device("cuda")
-    train(warm.start(DUAL, recipe(weight_decay=0.5), device=device, init_seed=9), 5)
+    warm = WarmEngine()
+    train(warm.start(task(recipe(weight_decay=0.5)), init_seed=9), 5)
     before = num_compiled()
-    again = warm.start(DUAL, recipe(), device=device, init_seed=1)
+    again = warm.start(task(recipe()), init_seed=1)
     assert train(again, 20) == pytest.approx(train(eager_engine(recipe()), 20), rel=1e-4)
     deeper = replace(DUAL, num_layers=3, num_loops=3, wide_ffn=640)
-    warm.start(deeper, recipe(), device=device, init_seed=1)
+    warm.start(task(recipe(), architecture=deeper), init_seed=1)
     assert num_compiled() == before
 
 
