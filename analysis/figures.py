@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.figure_data import (
@@ -57,7 +58,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def _panels(num: int) -> tuple[Figure, list[Any]]:
-    columns = min(num, 3)
+    columns = 2 if num == 4 else min(num, 3)
     rows = -(-num // columns)
     figure = Figure(
         figsize=(PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows), layout="constrained"
@@ -68,17 +69,20 @@ def _panels(num: int) -> tuple[Figure, list[Any]]:
 
 
 def _draw_curve(axis: Any, curve: IsoflopCurve, colour: str) -> None:
-    label = f"{curve.budget:.2g} FLOPs"
     axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=3.5, alpha=0.8)
     if curve.n_star is None or curve.regret_set is None:
-        label += " (no minimum)"
-        axis.plot(curve.grid, curve.grid_losses, ":", color=colour, linewidth=1.0, label=label)
+        axis.plot(curve.grid, curve.grid_losses, ":", color=colour, linewidth=1.0)
         return
-    axis.plot(curve.grid, curve.grid_losses, "-", color=colour, linewidth=1.0, label=label)
+    axis.plot(curve.grid, curve.grid_losses, "-", color=colour, linewidth=1.0)
     inside = (curve.grid >= curve.regret_set[0]) & (curve.grid <= curve.regret_set[1])
     regret = (curve.grid[inside], curve.grid_losses[inside])
     axis.plot(*regret, color=colour, linewidth=5.0, alpha=0.25, solid_capstyle="butt")
     axis.plot(curve.n_star, curve.loss_star, "*", color=colour, markersize=9)
+
+
+def _shown(curve: IsoflopCurve) -> str:
+    """A curve's budget in two digits: what runs of several arms delivered differs in the fourth."""
+    return f"{curve.budget:.2g}"
 
 
 def _log_scale(axis: Any, *, counts: bool = False) -> None:
@@ -103,17 +107,35 @@ def short_count(value: float) -> str:
 
 
 def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
-    """Loss against size: runs, curve, minimum (star) and regret set (thick) of every budget."""
+    """Loss against size: runs, curve, minimum (star) and regret set (thick) of every budget.
+
+    Panels share the loss axis and the budgets' colours, so that arms can be compared by eye.
+    """
+    budgets = sorted({_shown(curve) for panel in panels for curve in panel.curves}, key=float)
+    colours = {each: COLOURS[place % len(COLOURS)] for place, each in enumerate(budgets)}
     with rc_context(STYLE):
         figure, axes = _panels(max(1, len(panels)))
         for axis, panel in zip(axes, panels, strict=False):
-            for place, curve in enumerate(panel.curves):
-                _draw_curve(axis, curve, COLOURS[place % len(COLOURS)])
+            if axis is not axes[0]:
+                axis.sharey(axes[0])
+            for curve in panel.curves:
+                _draw_curve(axis, curve, colours[_shown(curve)])
             _log_scale(axis, counts=True)
             axis.set_xlabel("parameters")
             axis.set_ylabel("loss (nats per token)")
-            axis.set_title(panel.title)
-            axis.legend(title="thick: within 0.5 % of the minimum", title_fontsize=7)
+            found = sum(curve.n_star is not None for curve in panel.curves)
+            axis.set_title(f"{panel.title}: {found} of {len(panel.curves)} with a minimum")
+        handles = [
+            Line2D([], [], marker="o", linestyle="-", color=colour, label=f"{budget} FLOPs")
+            for budget, colour in colours.items()
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside lower center",
+            ncols=max(1, len(handles)),
+            title="star: minimum; thick: within 0.5 % of it; dotted: no minimum",
+            title_fontsize=7.5,
+        )
         return figure
 
 
