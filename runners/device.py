@@ -50,6 +50,11 @@ def peak_flops_per_second(name: str) -> float | None:
     return None
 
 
+def is_device_failure(error: Exception) -> bool:
+    """Whether an error left the device unusable for the whole process, as CUDA's do."""
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)
+
+
 def reset_peak_memory(device: torch.device) -> None:
     """Start measuring the peak anew (GPU only: a CPU process keeps the peak of its whole life)."""
     if device.type == "cuda":

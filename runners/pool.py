@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
 
+from runners.device import is_device_failure
 from runners.text import Corpus
 from runners.training import Engine, TrainingOptions, run_trial
 from search.trial import Outcome, Progress, TrialConfig
@@ -116,8 +117,8 @@ def train_assignment(
     """What every worker does with an assignment.
 
     Raises `RequestError` where the trial cannot run here at all. Any other error is news of the
-    attempt: without room on the disk it is preempted, with another error of the disk lost, and what
-    is left is a failure of the trial.
+    attempt: without room on the disk it is preempted; with another error of the disk, or a GPU that
+    this process can use no more, it is lost; what is left is a failure of the trial.
     """
     node, pid = socket.gethostname(), os.getpid()
     last = Progress(step=0, steps=assignment.config.num_steps, tokens=0, resumed_tokens=0)
@@ -136,6 +137,8 @@ def train_assignment(
 def _ending(error: Exception, last: Progress) -> Outcome | WorkerLost:
     """What an error makes of an attempt that had come so far."""
     reason = f"{type(error).__name__}: {error}"
+    if is_device_failure(error):
+        return WorkerLost(reason=reason.splitlines()[0])
     if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return WorkerLost(reason=reason)
     return Outcome(

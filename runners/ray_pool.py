@@ -149,7 +149,10 @@ class RayPool:
             reason = f"the worker died: {str(error).splitlines()[0] if str(error) else 'no reason'}"
             lost = WorkerLost(reason=reason)
             return Report(attempt_id=attempt_id, node="", pid=0, content=lost)
-        if isinstance(report.content, Outcome | WorkerLost):
+        if isinstance(report.content, WorkerLost):
+            ray.kill(slot.actor)  # what broke it, a GPU's context say, would break the next attempt
+            self._replace(slot)
+        elif isinstance(report.content, Outcome):
             slot.attempt_id = slot.stream = None
             if slot.is_abandoned:
                 self._remove(slot)
