@@ -84,8 +84,12 @@ def nats_and_residual_of(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, 
     log_normalizer_N1 = logits.logsumexp(dim=-1, keepdim=True)
     targets_N1 = targets_N.unsqueeze(1)
     nats = (log_normalizer_N1 - logits.gather(1, targets_N1)).sum()
-    is_target = torch.eq(torch.arange(logits.shape[1], device=logits.device), targets_N1)
-    residual = torch.exp(logits - log_normalizer_N1) - is_target.to(logits.dtype)
+    residual = (logits - log_normalizer_N1).exp_()
+    if residual.is_cuda:  # compiled into the same pass
+        is_target = torch.eq(torch.arange(residual.shape[1], device=residual.device), targets_N1)
+        residual = residual - is_target.to(residual.dtype)
+    else:
+        residual.scatter_add_(1, targets_N1, -torch.ones_like(log_normalizer_N1))
     return nats, residual.to(logits_NV.dtype)
 
 
