@@ -58,6 +58,8 @@ def outcome_numbers(record: TrialRecord) -> dict[str, float]:
         "generalization_gap_nats",
         "epochs",
         "wall_seconds",
+        "setup_seconds",
+        "measuring_seconds",
         "tokens_per_second",
         "peak_memory_bytes",
         "model_flops_utilization",

@@ -1,4 +1,4 @@
-"""Where did the FLOPs go? Every attempt counts once; the parts sum to what was spent."""
+"""Where did FLOPs and time go? Every attempt counts once; the parts sum to what was spent."""
 
 from __future__ import annotations
 
@@ -22,6 +22,27 @@ def spending(records: Iterable[TrialRecord]) -> dict[SpentOn, float]:
             for attempt in record.attempts:
                 parts[_part(record, attempt)] += attempt.spent_flops
     return parts
+
+
+def worker_seconds(records: Iterable[TrialRecord]) -> dict[str, float]:
+    """Seconds that workers spent, from hand-over to the end of each attempt, by what they did.
+
+    ``other`` is what outcomes do not tell apart: saving, reporting, attempts without an outcome.
+    """
+    parts = {"training": 0.0, "setup": 0.0, "measuring": 0.0, "other": 0.0}
+    for record in records:
+        if record.state == "reused":
+            continue
+        for attempt in record.attempts:
+            parts["other"] += max(
+                0.0, (attempt.ended_at or attempt.started_at) - attempt.started_at
+            )
+        if record.outcome is not None:
+            parts["training"] += record.outcome.wall_seconds or 0.0
+            parts["setup"] += record.outcome.setup_seconds or 0.0
+            parts["measuring"] += record.outcome.measuring_seconds or 0.0
+    known = parts["training"] + parts["setup"] + parts["measuring"]
+    return parts | {"other": max(0.0, parts["other"] - known)}
 
 
 def _part(record: TrialRecord, attempt: Attempt) -> SpentOn:

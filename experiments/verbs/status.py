@@ -12,7 +12,7 @@ from experiments.setup import SweepOptions, json_number, open_sweep
 from search.caps import caps_in_words
 from search.ledger import SweepRecord, TrialRecord
 from search.settings import LimitSettings
-from search.spending import spending
+from search.spending import spending, worker_seconds
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def status_document(asked: Asked, records: list[TrialRecord]) -> dict[str, Any]:
         "trials_asked": asked.trials,
         "trials": [_trial(record) for record in records],
         "flops": flops_of(records),
+        "worker_seconds": worker_seconds(records),
         "caps": _caps(asked, records),
     }
 
@@ -118,6 +119,11 @@ def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
     parts = [f"{purpose} {spent:.4g}" for purpose, spent in flops["by_purpose"].items() if spent]
     if parts:
         print(f"spent on: {', '.join(parts)}")
+    seconds = worker_seconds(records)
+    total = sum(seconds.values())
+    if total:
+        shares = ", ".join(f"{what} {part / total:.0%}" for what, part in seconds.items())
+        print(f"worker time: {total / 60:.1f} min ({shares})")
     for cap in _caps(asked, records):
         print(f"cap: {cap}")
 

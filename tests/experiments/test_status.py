@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
+
 import pytest
 
 from experiments.cli import run
+from search.spending import worker_seconds
 from search.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
 from tests.search.records import bowl
-from tests.sweeps import GROUND
+from tests.sweeps import GROUND, complete_outcome, open_ledger, toy_experiment, toy_proposals
 
 
 def judge(proposal: Proposal) -> float | str:
@@ -41,6 +45,24 @@ def test_flops_by_purpose_sum_to_what_was_spent(words, capfd):
     assert flops["counted"] == flops["spent"] - flops["by_purpose"]["failed"]
     contract = {"config_hash", "state", "attempts", "step", "steps", "pid", "node"}
     assert all(contract <= set(trial) for trial in document["trials"])
+
+
+def test_worker_seconds_are_told_apart_and_sum_to_the_attempts(tmp_path):
+    experiment = toy_experiment(trials=1)
+    ledger, proposal = open_ledger(tmp_path, experiment), toy_proposals(tmp_path, 1)[0]
+    ledger.add_trial(experiment.name, proposal)
+    attempt = ledger.start_attempt(experiment.name, proposal.config_hash)
+    outcome = replace(
+        complete_outcome(proposal), wall_seconds=1e-3, setup_seconds=2e-3, measuring_seconds=0.0
+    )
+    time.sleep(0.01)
+    ledger.accept(attempt.id, outcome, spent_flops=1.0)
+    records = ledger.trials(experiment.name)
+    ledger.close()
+    found, ended = worker_seconds(records), records[0].attempts[0].ended_at
+    assert (found["training"], found["setup"], found["measuring"]) == (1e-3, 2e-3, 0.0)
+    assert ended is not None
+    assert sum(found.values()) == pytest.approx(ended - records[0].attempts[0].started_at)
 
 
 def test_a_person_reads_what_failed_and_where_flops_went(words, capfd):
