@@ -5,13 +5,15 @@ of a new width, then others of that width with another depth, K or feed-forward,
 differs in nothing but seed, learning rate and weight decay. What was compiled is PyTorch's own
 count. Medians of five.
 
-    python -m experiments.benchmarks.engine_setup [--json]
+    python -m experiments.benchmarks.engine_setup [--json] [--profile]
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
+import pstats
 import statistics
 import sys
 import tempfile
@@ -43,17 +45,7 @@ def measure(corpus: Corpus, *, device: str, widths: Sequence[int], batch: int) -
     on_gpu = device == "cuda"
     rows: dict[str, list[tuple[float, int]]] = {}
     for width in widths:
-        base = Architecture(
-            arm="dual",
-            num_layers=4,
-            num_loops=2,
-            d_model=width,
-            deep_ffn=3 * width,
-            wide_ffn=4 * width,
-            head_dim=HEAD if on_gpu else 16,
-            context_length=512 if on_gpu else 64,
-            vocab_size=VOCABULARY if on_gpu else 256,
-        )
+        base = base_architecture(width, on_gpu=on_gpu)
         rows.setdefault("new width", []).append(hand_over(base, corpus, device, batch))
         for name, changes in CHANGES.items():
             for seed, change in enumerate(changes):
@@ -69,6 +61,21 @@ def measure(corpus: Corpus, *, device: str, widths: Sequence[int], batch: int) -
         }
         for name, found in rows.items()
     }
+
+
+def base_architecture(width: int, *, on_gpu: bool) -> Architecture:
+    """What the others differ from."""
+    return Architecture(
+        arm="dual",
+        num_layers=4,
+        num_loops=2,
+        d_model=width,
+        deep_ffn=3 * width,
+        wide_ffn=4 * width,
+        head_dim=HEAD if on_gpu else 16,
+        context_length=512 if on_gpu else 64,
+        vocab_size=VOCABULARY if on_gpu else 256,
+    )
 
 
 def hand_over(
@@ -97,10 +104,24 @@ def hand_over(
     return outcome.setup_seconds, num_compiled() - before
 
 
+def profile_new_depth(corpus: Corpus, device: str) -> None:
+    """Print the functions in which the hand-over of a new depth at a known width spends its time.
+
+    Slower than without the profiler; the shares are what counts.
+    """
+    base = base_architecture(256 if device == "cuda" else 32, on_gpu=device == "cuda")
+    batch = 16 if device == "cuda" else 4
+    hand_over(base, corpus, device, batch)
+    with cProfile.Profile() as profile:
+        hand_over(replace(base, num_layers=6), corpus, device, batch)
+    pstats.Stats(profile).sort_stats("cumulative").print_stats(45)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and with ``--json`` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--text", type=Path, help="file or folder; left out: the default corpus")
+    parser.add_argument("--profile", action="store_true", help="where a new depth's seconds go")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -110,6 +131,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         corpus = prepare_corpus(
             options.text, tokenizer="bytes", validation_fraction=0.01, cache_dir=Path(folder)
         )
+        if options.profile:
+            profile_new_depth(corpus, device)
+            return 0
         rows = measure(
             corpus,
             device=device,
