@@ -1,4 +1,4 @@
-"""What is compiled? The pieces of a layer between its large matrix products, never a whole model.
+"""What is compiled? Pieces of a layer, never a whole model, nor a feed-forward's products.
 
 A piece is compiled once per width and lasts as long as the worker: depth, K, batch and the size of
 a feed-forward are not part of what was compiled. Nothing here runs on a CPU.
@@ -46,8 +46,14 @@ def use_kernels(model: DualPathModel) -> None:
     for module in model.modules():
         if isinstance(module, SwiGLU):
             setattr(module, "activate", swiglu_product)  # noqa: B010
-        if isinstance(module, Attention):
+        if isinstance(module, Attention) and has_kernel(module.head_dim):
             setattr(module, "position", partial(_position, module))  # noqa: B010
+
+
+def has_kernel(head_dim: int) -> bool:
+    """Whether the rotation's kernel takes such heads: half of one must be a power of two."""
+    half = head_dim // 2
+    return half & (half - 1) == 0
 
 
 def release(model: DualPathModel) -> None:

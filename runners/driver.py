@@ -329,6 +329,7 @@ class Driver:
             )
             spent = attempts[-1].spent_flops
             self._write(partial(self._ledger.accept, attempt_id, outcome, spent_flops=spent))
+            self._note_failure(outcome)
             self._summary.num_run += 1
         self._tell("lost", proposal, note=content.reason)
 

@@ -338,7 +338,8 @@ class WorkerSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda gives each worker one whole GPU."""
     engine: Literal["auto", "eager"] = "auto"
-    """auto: on a GPU compiled pieces and the step as one CUDA graph; eager: plain operators."""
+    """auto: on a GPU compiled pieces and the step as one CUDA graph; eager: plain operators
+    but for the softmax of a loss on a GPU."""
     address: str | None = None
     """A running Ray cluster; left out: a local one is started."""
     max_attempts: int = Field(default=3, ge=1)

@@ -6,7 +6,7 @@ K, the loop or the size of a feed-forward; for `Attention.position` and `SwiGLU.
 kernels of its own.
 
 The state and the matrix products have the dtype of the projections' weights. Norms, rotary
-positions, gates and routers compute in at least float32.
+positions, and the sigmoids of gates and routers compute in at least float32.
 
 Shapes in names: B batch, T tokens, D width, H heads, C channels of a head (or half of them in the
 rotary tables), K loops, G the query, key and value of one matrix.

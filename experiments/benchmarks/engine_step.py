@@ -26,7 +26,7 @@ from runners.device import device_name, find_device, peak_flops_per_second
 from runners.graph import GraphEngine, StepTask
 from runners.step import EagerEngine, StepEngine
 from runners.working import WorkingModel
-from search.trial import TrainingRecipe
+from search.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.flops import train_flops_per_token
 from spaces.model import DualPathModel
@@ -83,11 +83,11 @@ CPU_SHAPES = [
 
 def recipe_of(batch: int, device: torch.device) -> TrainingRecipe:
     """The recipe of every side."""
-    precision = "bfloat16" if device.type == "cuda" else "float32"
+    precision: Precision = "bfloat16" if device.type == "cuda" else "float32"
     return TrainingRecipe(
         learning_rate=1e-3,
         batch_sequences=batch,
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
     )
 
 

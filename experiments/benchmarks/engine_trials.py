@@ -141,6 +141,7 @@ class Ours:
         driver = Driver(
             sweep=name,
             ledger=self._ledger,
+            # all that the driver uses of a proposer
             proposer=_Listed(experiment, listed),  # type: ignore[arg-type]
             pool=self._pool,
             folder=self._home / "sweeps" / name,
@@ -209,7 +210,7 @@ def tune_seconds(
 
     device = "cuda" if on_gpu else "cpu"
 
-    class Trial(tune.Trainable):  # type: ignore[misc]
+    class Trial(tune.Trainable):  # type: ignore[misc]  # Ray has no types
         def setup(self, config: dict[str, Any]) -> None:
             self._index = config["index"]
 

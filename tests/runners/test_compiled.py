@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from runners.compiled import compile_sublayers, num_compiled, release
+from runners.compiled import compile_sublayers, has_kernel, num_compiled, release
 from runners.step import EagerEngine
 from search.trial import TrainingRecipe
 from spaces.architecture import Architecture
@@ -81,3 +81,7 @@ def test_a_released_model_goes_with_its_engine_and_needs_no_collector() -> None:
         assert model() is None
     finally:
         gc.enable()
+
+
+def test_heads_without_a_kernel_take_the_plain_form() -> None:
+    assert [size for size in (2, 16, 24, 64, 80, 96, 128) if has_kernel(size)] == [2, 16, 64, 128]
