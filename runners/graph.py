@@ -108,17 +108,21 @@ class GraphEngine:
         with torch.cuda.stream(side):
             # compiles, loads kernels, makes the moments; at rate 0 no weight changes
             self._eager.run(self._inputs, self._targets)
+            self._run_validation()
         torch.cuda.current_stream().wait_stream(side)
         torch.cuda.empty_cache()
         step, validation = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with torch.cuda.graph(step, stream=side):
             self._loss = self._eager.run(self._inputs, self._targets)
-        inputs, targets = self._validation_batch()
         with torch.cuda.graph(validation, pool=step.pool(), stream=side):
-            self._eager.working.refresh()
-            self._sums = batch_sums(self._eager.working.model, inputs, targets)
+            self._sums = self._run_validation()
         self._graph, self._validation_graph = step, validation
         self.peak_memory_bytes = torch.cuda.max_memory_allocated()
+
+    def _run_validation(self) -> BatchSums:
+        """In the mode of the step, gradients on: another would have every piece compiled again."""
+        self._eager.working.refresh()
+        return batch_sums(self._eager.working.model, *self._validation_batch())
 
     def _validation_batch(self) -> tuple[Tensor, Tensor]:
         return self._inputs[: self.validation_sequences], self._targets[: self.validation_sequences]
