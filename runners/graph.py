@@ -68,7 +68,8 @@ class GraphEngine:
             sequences=recipe.batch_sequences,
             memory_bytes=USABLE_SHARE * torch.cuda.mem_get_info(device)[0],
         )
-        model = DualPathModel(architecture, seed=init_seed).to(device)
+        with device:  # made in place: a copy on the host would take longer than all the rest
+            model = DualPathModel(architecture, seed=init_seed)
         self._eager = EagerEngine(model, recipe, micro_batch_sequences=size)
         compile_sublayers(self._eager.working.model)
         use_kernels(self._eager.working.model)

@@ -14,6 +14,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -100,7 +101,8 @@ class DualPathModel(nn.Module):
         """
         for name, parameter in self.named_parameters():
             parameter.copy_(fresh_weight(name, parameter.shape, self.architecture, seed))
-        for name, table in rotation_tables(self.architecture).items():
+        a = self.architecture
+        for name, table in rotation_tables(a.context_length, a.head_dim, a.rope_base).items():
             getattr(self, name).copy_(table)
         for layer in self.layers:
             if isinstance(layer, Layer) and layer.deep is not None:
@@ -156,11 +158,12 @@ def fresh_weight(name: str, shape: torch.Size, architecture: Architecture, seed:
     return torch.empty(shape, device="cpu").normal_(0.0, std, generator=generator)
 
 
-def rotation_tables(architecture: Architecture) -> dict[str, Tensor]:
-    """Cosines and sines of ``t * base^(-2 c / C)``, computed in float64."""
-    channels = torch.arange(0, architecture.head_dim, 2, device="cpu", dtype=torch.float64)
-    frequencies = architecture.rope_base ** (-channels / architecture.head_dim)
-    positions = torch.arange(architecture.context_length, device="cpu", dtype=torch.float64)
+@lru_cache(maxsize=8)
+def rotation_tables(context_length: int, head_dim: int, base: float) -> dict[str, Tensor]:
+    """Cosines and sines of ``t * base^(-2 c / C)``, computed in float64; not to be written to."""
+    channels = torch.arange(0, head_dim, 2, device="cpu", dtype=torch.float64)
+    frequencies = base ** (-channels / head_dim)
+    positions = torch.arange(context_length, device="cpu", dtype=torch.float64)
     angles = torch.outer(positions, frequencies)
     return {"rotation_cos_TC": angles.cos(), "rotation_sin_TC": angles.sin()}
 

@@ -1,6 +1,8 @@
 """Is the memory of a trial known before it is spent? Predicted against measured, random shapes.
 
-python -m experiments.benchmarks.engine_memory [--shapes 24] [--json]
+By default at widths that the prediction was not fitted to.
+
+    python -m experiments.benchmarks.engine_memory [--shapes 24] [--widths 128 192 384 768] [--json]
 """
 
 from __future__ import annotations
@@ -24,12 +26,16 @@ from spaces.architecture import Architecture, Arm
 ARMS: tuple[Arm, ...] = ("dual", "dual", "loop", "wide", "standard")
 
 
-def shapes(count: int, *, seed: int) -> list[tuple[Architecture, int]]:
+WIDTHS = (128, 192, 384, 768)
+"""None of the fit's, which were 256 and 512."""
+
+
+def shapes(count: int, *, widths: Sequence[int], seed: int) -> list[tuple[Architecture, int]]:
     """Architectures with sequences of a batch."""
     rng = random.Random(seed)
     found = []
     for _ in range(count):
-        arm, width = rng.choice(ARMS), rng.choice((256, 512))
+        arm, width = rng.choice(ARMS), rng.choice(tuple(widths))
         architecture = Architecture(
             arm=arm,
             d_model=width,
@@ -49,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and with ``--json`` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shapes", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=1, help="0: the shapes of the fit itself")
+    parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
+    parser.add_argument("--seed", type=int, default=1, help="0 at widths 256 and 512: the fit's")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     if not torch.cuda.is_available():
@@ -57,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     device, warm = find_device("cuda"), WarmEngine()
     rows: list[dict[str, Any]] = []
-    for architecture, batch in shapes(options.shapes, seed=options.seed):
+    for architecture, batch in shapes(options.shapes, widths=options.widths, seed=options.seed):
         warm.let_go()
         before = torch.cuda.memory_allocated()
         recipe = recipe_of(batch, device)

@@ -108,9 +108,11 @@ class PlainStep:
         precision = "float32" if self._autocast else recipe.precision
         self.working = WorkingModel(self.model, precision)
         self._loss = torch.compile(self._forward, dynamic=False) if compiled else self._forward
-        self._optimizer = torch.optim.AdamW(
-            self.model.parameters(), betas=(0.9, 0.95), weight_decay=0.1, fused=True
-        )
+        groups = [
+            {"params": self.model.matrix_parameters(), "weight_decay": recipe.weight_decay},
+            {"params": self.model.other_parameters(), "weight_decay": 0.0},
+        ]
+        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 
     def _forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
         with torch.autocast(inputs_BT.device.type, torch.bfloat16, enabled=self._autocast):
@@ -121,7 +123,8 @@ class PlainStep:
         self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float = 1e-3
     ) -> Tensor:
         """Do one step; returns the loss before it."""
-        self._optimizer.param_groups[0]["lr"] = learning_rate
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
         self._optimizer.zero_grad()
         self.working.refresh()
         loss = self._loss(inputs_BT, targets_BT)

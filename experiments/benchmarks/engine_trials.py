@@ -1,25 +1,29 @@
 """How many trials an hour: our driver over warm workers, and Ray Tune in its two usual ways.
 
-All sides train the same configurations (dual, width 128 to 256) on the same text in the same
-arithmetic and measure the same validation sequences. *Ours* is driver, ledger and Ray actors, as
-``isoflop sweep`` runs them; its first pass over the configurations compiles the widths, its second
-(other learning rates, the same shapes in another order) compiles nothing. *Tune, fresh* starts a
-process for each trial and trains eagerly; *Tune, reused* keeps its actor (``reuse_actors``) and
-compiles each whole model.
+All sides train configurations of one list (dual, width 128 to 256, no shape twice) on the same text
+in the same arithmetic and measure the same validation sequences. *Ours* is driver, ledger and Ray
+actors, as ``isoflop sweep`` runs them: a first pass meets every width, the warm pass after it has a
+new depth, K or feed-forward in every trial. *Tune, fresh* starts a process for each trial and
+trains eagerly; *Tune, reused* keeps its actor (``reuse_actors``) and compiles each whole model.
+``--workers 1 2`` runs our side on one GPU, then on two.
 
-    python -m experiments.benchmarks.engine_trials [--sides ours fresh reused] [--workers N]
+    python -m experiments.benchmarks.engine_trials [--sides ours fresh reused] [--workers 1 2]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
+import random
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,38 +40,51 @@ from runners.schedule import learning_rate_at
 from runners.text import Corpus, prepare_corpus
 from search.experiment import Experiment
 from search.ledger import Ledger
-from search.trial import Proposal, TrainingRecipe, TrialConfig
+from search.trial import Outcome, Proposal, TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture
 from spaces.budget import Budget
 from spaces.flops import train_flops_per_token
 
 SIDES = ("ours", "fresh", "reused")
-SHAPES = [
-    # d_model, num_layers, num_loops, wide_multiplier
-    (256, 4, 2, 4),
-    (128, 6, 2, 8),
-    (192, 3, 4, 4),
-    (256, 2, 3, 8),
-    (192, 5, 1, 8),
-    (128, 4, 4, 4),
-]
+WIDTHS = (256, 128, 192)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What tells one configuration of the list from another."""
+
+    d_model: int
+    num_layers: int
+    num_loops: int
+    wide_multiplier: int
+
+
+def shapes(count: int) -> list[Shape]:
+    """So many different shapes, the widths in turn; always the same ones (at most 120)."""
+    rng = random.Random(0)
+    columns = []
+    for width in WIDTHS:
+        sizes = [*itertools.product(range(2, 7), range(1, 5), (4, 8))]
+        rng.shuffle(sizes)
+        columns.append([Shape(width, *each) for each in sizes])
+    return [shape for row in zip(*columns, strict=True) for shape in row][:count]
 
 
 def proposals(
-    corpus: Corpus, flops: float, *, on_gpu: bool, count: int, rate: float
+    corpus: Corpus, listed: Sequence[Shape], *, flops: float, on_gpu: bool, rate: float = 3e-3
 ) -> list[Proposal]:
-    """The first ``count`` shapes at one budget."""
+    """The shapes at one budget."""
     budget = Budget(train_flops=flops, convention="full")
     found = []
-    for width, layers, loops, wide in SHAPES[:count]:
-        d_model = width if on_gpu else width // 8
+    for shape in listed:
+        d_model = shape.d_model if on_gpu else shape.d_model // 8
         architecture = Architecture(
             arm="dual",
-            num_layers=layers,
-            num_loops=loops,
+            num_layers=shape.num_layers,
+            num_loops=shape.num_loops,
             d_model=d_model,
             deep_ffn=3 * d_model,
-            wide_ffn=wide * d_model,
+            wide_ffn=shape.wide_multiplier * d_model,
             head_dim=64 if on_gpu else 8,
             context_length=512 if on_gpu else 64,
             vocab_size=max(256, corpus.vocab_size),
@@ -153,22 +170,30 @@ class Ours:
         summary = driver.run()
         seconds = time.perf_counter() - started
         assert summary.num_run == len(listed), summary
-        for record in self._ledger.trials(name):
-            assert record.state == "complete", record
-            outcome = record.outcome
-            assert outcome is not None
-            print(
-                f"  {name}: ready {outcome.setup_seconds:.2f} s, trained "
-                f"{outcome.wall_seconds:.2f} s, measured {outcome.measuring_seconds:.2f} s, "
-                f"loss {outcome.loss_nats:.3f}",
-                file=sys.stderr,
-            )
+        outcomes = [record.outcome for record in self._ledger.trials(name) if record.outcome]
+        assert all(outcome.status == "complete" for outcome in outcomes), outcomes
+        print(
+            f"  {name}, seconds of a trial (median, worst): {parts_of(outcomes)}", file=sys.stderr
+        )
         return seconds
 
     def close(self) -> None:
         """Let the actors go."""
         self._pool.close()
         self._ledger.close()
+
+
+def parts_of(outcomes: Sequence[Outcome]) -> str:
+    """What the workers' seconds went into, trial by trial."""
+    parts = {
+        "ready": [outcome.setup_seconds or 0.0 for outcome in outcomes],
+        "training": [outcome.wall_seconds or 0.0 for outcome in outcomes],
+        "measuring": [outcome.measuring_seconds or 0.0 for outcome in outcomes],
+    }
+    return ", ".join(
+        f"{name} {statistics.median(seconds):.2f} {max(seconds):.2f}"
+        for name, seconds in parts.items()
+    )
 
 
 def train_plainly(config: TrialConfig, corpus: Corpus, device: str, *, compiled: bool) -> float:
@@ -205,7 +230,9 @@ def train_plainly(config: TrialConfig, corpus: Corpus, device: str, *, compiled:
 def tune_seconds(
     listed: Sequence[Proposal], corpus: Corpus, *, on_gpu: bool, reused: bool, folder: Path
 ) -> float:
-    """Wall time of the same list in Ray Tune."""
+    """Ray Tune's seconds from the end of the first trial to that of the last, which leaves out its
+    own start."""
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the old form says nothing at verbose=0
     from ray import tune
 
     device = "cuda" if on_gpu else "cpu"
@@ -221,7 +248,7 @@ def tune_seconds(
         def step(self) -> dict[str, Any]:
             config = listed[self._index].config
             loss = train_plainly(config, corpus, device, compiled=reused and on_gpu)
-            return {"loss": loss, "done": True}
+            return {"loss": loss, "ended": time.time(), "done": True}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             """Nothing to keep."""
@@ -233,13 +260,12 @@ def tune_seconds(
         tune_config=tune.TuneConfig(reuse_actors=reused, max_concurrent_trials=1),
         run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
     )
-    started = time.perf_counter()
     results = tuner.fit()
-    seconds = time.perf_counter() - started
     assert not results.errors, results.errors
     losses = [f"{result.metrics['loss']:.3f}" for result in results]
     print(f"  Ray Tune, {'reused' if reused else 'fresh'}: losses {losses}", file=sys.stderr)
-    return seconds
+    ends = [result.metrics["ended"] for result in results]
+    return float(max(ends) - min(ends))
 
 
 @contextlib.contextmanager
@@ -267,9 +293,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--flops", nargs="+", type=float)
     parser.add_argument("--text", type=Path, help="file or folder; left out: the default corpus")
     parser.add_argument("--cache", type=Path, help="where prepared text is kept; left out: nowhere")
-    parser.add_argument("--trials", type=int, default=len(SHAPES), help="a budget and pass of ours")
-    parser.add_argument("--workers", type=int, default=1, help="actors of our side, one per GPU")
-    parser.add_argument("--tune-trials", type=int, default=3, help="trials a budget of Ray Tune")
+    parser.add_argument("--trials", nargs="+", type=int, default=[24, 12], help="ours, by budget")
+    parser.add_argument("--tune-trials", type=int, default=3, help="Ray Tune's, two at least")
+    parser.add_argument("--workers", nargs="+", type=int, default=[1], help="of ours; one per GPU")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     on_gpu = torch.cuda.is_available()
@@ -292,34 +318,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row | {"trials_per_hour": 3600 * count / seconds})
             print(line(rows[-1]), file=sys.stderr, flush=True)
 
-        if "ours" in options.sides:
-            ours = Ours(corpus, on_gpu=on_gpu, workers=options.workers, home=home / "ours")
-            for number, rate in enumerate((3e-3, 2e-3)):
-                for flops in budgets:
-                    listed = proposals(
-                        corpus, flops, on_gpu=on_gpu, count=options.trials, rate=rate
-                    )
-                    if number:
-                        listed = [*reversed(listed)]
-                    side = f"ours, {'warm' if number else 'first pass'}"
-                    name = f"{'warm' if number else 'first'}-{len(rows)}"
-                    seconds = ours.seconds(name, listed)
-                    note(side, flops, len(listed), seconds)
+        def listed(flops: float, of: Sequence[Shape], rate: float = 3e-3) -> list[Proposal]:
+            return proposals(corpus, of, flops=flops, on_gpu=on_gpu, rate=rate)
+
+        for workers in options.workers if "ours" in options.sides else ():
+            ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
+            side = f"ours, {workers} worker{'s' * (workers > 1)}"
+            # every width for every worker, one width after the other
+            first = sorted(shapes(len(WIDTHS) * workers), key=lambda shape: shape.d_model)
+            seconds = ours.seconds("first", listed(budgets[0], first, rate=2e-3))
+            note(f"{side}, first pass", budgets[0], len(first), seconds)
+            for number, flops in enumerate(budgets):
+                count = options.trials[min(number, len(options.trials) - 1)]
+                seconds = ours.seconds(f"warm-{number}", listed(flops, shapes(count)))
+                note(f"{side}, warm", flops, count, seconds)
             ours.close()
-        for side in ("fresh", "reused"):
-            if side in options.sides:
+        for name in ("fresh", "reused"):
+            if name in options.sides:
                 with ray_for_tune(on_gpu=on_gpu):
                     for flops in budgets:
-                        count = options.tune_trials
-                        listed = proposals(corpus, flops, on_gpu=on_gpu, count=count, rate=3e-3)
                         seconds = tune_seconds(
-                            listed,
+                            listed(flops, shapes(options.tune_trials)),
                             corpus,
                             on_gpu=on_gpu,
-                            reused=side == "reused",
-                            folder=home / side / f"{flops:.0e}",
+                            reused=name == "reused",
+                            folder=home / name / f"{flops:.0e}",
                         )
-                        note(f"Ray Tune, {side}", flops, count, seconds)
+                        note(f"Ray Tune, {name}", flops, options.tune_trials - 1, seconds)
     name = device_name(torch.device("cuda" if on_gpu else "cpu"))
     document = {"device": name, "torch": str(torch.__version__), "rows": rows}
     print(json.dumps(document, indent=2) if options.json else "\n".join(map(line, rows)))
@@ -329,7 +354,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['side']:17} {row['train_flops']:.0e} FLOPs: {row['trials_per_hour']:7.0f} trials/h "
+        f"{row['side']:26} {row['train_flops']:.0e} FLOPs: {row['trials_per_hour']:7.0f} trials/h "
         f"({row['trials']} in {row['seconds']:.1f} s)"
     )
 

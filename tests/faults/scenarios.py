@@ -89,7 +89,7 @@ def _finish(bench: Bench, home: Home, acknowledged: dict[str, tuple[Any, ...]]) 
     return check(home, bench.clean, acknowledged)
 
 
-def _running_attempt(home: Home) -> tuple[int, str] | None:
+def running_attempt(home: Home) -> tuple[int, str] | None:
     """Process and identity of an attempt that runs and has saved, or None."""
     checkpoints = home.path / "sweeps" / "toy" / "checkpoints"
     if not home.ledger.exists():
@@ -109,7 +109,7 @@ def _wait_into(home: Home, command: Command, chance: random.Random) -> tuple[int
 
     def is_there() -> bool:
         if len(home.acknowledged()) >= num_done:
-            found.append(_running_attempt(home))
+            found.append(running_attempt(home))
         return command.poll() is not None or bool(found and found[-1])
 
     wait_until(is_there, what="a running attempt", timeout_seconds=300)
