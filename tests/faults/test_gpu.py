@@ -15,7 +15,7 @@ from tests.faults.toolbox import TOML, Home, Launcher, wait_until, write_toy
 WIDER = TOML.replace("d_model = [16, 32]", "d_model = [64, 128]").replace(
     "head_dim = 16\ncontext_length = 32", "head_dim = 32\ncontext_length = 256"
 )
-LARGER = WIDER.replace("[1e9, 2e9]", "[2e13, 4e13]").replace(
+LARGER = WIDER.replace("[1e9, 2e9]", "[6e13, 1.2e14]").replace(
     "batch_tokens = 256\nbatch_reference_flops = 1e9",
     "batch_tokens = 8192\nbatch_reference_flops = 2e13",
 )
