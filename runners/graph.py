@@ -1,8 +1,8 @@
 """How does a GPU never wait inside a step? The whole step as one CUDA graph, replayed.
 
-The layers' pieces are compiled (`runners.compiled`), then forward, backward, clipping and AdamW are
-captured at fixed addresses. The engine outlives its trial: another one of the same shapes gets new
-weights, moments, learning rate and decay into the same memory and replays at once.
+The layers' pieces run in kernels of their own (`runners.fused`); forward, backward, clipping and
+AdamW are captured at fixed addresses. The engine outlives its trial: another one of the same shapes
+gets new weights, moments, learning rate and decay into the same memory and replays at once.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from runners.compiled import compile_sublayers, release, use_kernels
-from runners.evaluation import TOKENS_AT_ONCE, BatchSums, batch_sums
+from runners.evaluation import TOKENS_AT_ONCE, BatchSums
+from runners.fused import release, use_kernels
 from runners.step import EagerEngine, NamedTensors
 from search.memory import fitting_micro_batch
 from search.trial import TrainingRecipe
@@ -55,7 +55,7 @@ class StepTask:
 
 
 class GraphEngine:
-    """A step captured once and replayed; a batch of another size runs eagerly, uncompiled.
+    """A step captured once and replayed; a batch of another size runs eagerly.
 
     Where memory runs out while capturing, whatever was predicted, the micro-batch is halved and the
     capture done again. Raises `OutOfMemoryAtOneSequence` where not even one sequence fits.
@@ -71,7 +71,6 @@ class GraphEngine:
         with device:  # made in place: a copy on the host would take longer than all the rest
             model = DualPathModel(architecture, seed=init_seed)
         self._eager = EagerEngine(model, recipe, micro_batch_sequences=size)
-        compile_sublayers(self._eager.working.model)
         use_kernels(self._eager.working.model)
         shape = (recipe.batch_sequences, architecture.context_length)
         self._inputs = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -107,7 +106,7 @@ class GraphEngine:
         side = capture_stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
-            # compiles, loads kernels, makes the moments; at rate 0 no weight changes
+            # makes kernels and moments ready; at rate 0 no weight changes
             self._eager.run(self._inputs, self._targets)
             self._run_validation()
         torch.cuda.current_stream().wait_stream(side)
@@ -121,9 +120,7 @@ class GraphEngine:
         self.peak_memory_bytes = torch.cuda.max_memory_allocated()
 
     def _run_validation(self) -> BatchSums:
-        """In the mode of the step, gradients on: another would have every piece compiled again."""
-        self._eager.working.refresh()
-        return batch_sums(self._eager.working.model, *self._validation_batch())
+        return self._eager.validation_sums(*self._validation_batch())
 
     def _validation_batch(self) -> tuple[Tensor, Tensor]:
         return self._inputs[: self.validation_sequences], self._targets[: self.validation_sequences]
@@ -145,8 +142,7 @@ class GraphEngine:
     def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
         """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
         if len(inputs_BT) != len(self._inputs):
-            with torch.compiler.set_stance("force_eager"):
-                return self._eager.step(inputs_BT, targets_BT, learning_rate=learning_rate)
+            return self._eager.step(inputs_BT, targets_BT, learning_rate=learning_rate)
         self._eager.set_learning_rate(learning_rate)
         self._inputs.copy_(inputs_BT)
         self._targets.copy_(targets_BT)
@@ -156,8 +152,7 @@ class GraphEngine:
     def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
         """Loss and routing of validation sequences in the model's present state."""
         if len(inputs_BT) != self.validation_sequences:
-            with torch.compiler.set_stance("force_eager"):
-                return self._eager.validation_sums(inputs_BT, targets_BT)
+            return self._eager.validation_sums(inputs_BT, targets_BT)
         inputs, targets = self._validation_batch()
         inputs.copy_(inputs_BT)
         targets.copy_(targets_BT)

@@ -10,12 +10,12 @@ K loops.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from runners.compiled import compiled
 from search.trial import TrainingRecipe
 from spaces.layers import at_least_float32
 from spaces.model import DualPathModel, Routing
@@ -74,23 +74,32 @@ def expected_loops(routing: Routing) -> Tensor:
 
 def nats_of(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
     """Sum of ``-log p(target)``, in at least float32."""
+    if logits_NV.is_cuda:
+        return _softmax_kernel()(logits_NV, targets_N, with_residual=False).sum()
     logits = at_least_float32(logits_NV)
     return (logits.logsumexp(dim=-1) - logits.gather(1, targets_N.unsqueeze(1)).squeeze(1)).sum()
 
 
 def nats_and_residual_of(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """`nats_of`, and its gradient by the logits: probabilities less the targets, N x V."""
+    """`nats_of`, and its gradient by the logits: probabilities less the targets, N x V.
+
+    On a GPU the gradient takes the logits' memory.
+    """
+    if logits_NV.is_cuda:
+        return _softmax_kernel()(logits_NV, targets_N, with_residual=True).sum(), logits_NV
     logits = at_least_float32(logits_NV)
     log_normalizer_N1 = logits.logsumexp(dim=-1, keepdim=True)
     targets_N1 = targets_N.unsqueeze(1)
     nats = (log_normalizer_N1 - logits.gather(1, targets_N1)).sum()
     residual = (logits - log_normalizer_N1).exp_()
-    if residual.is_cuda:  # compiled into the same pass
-        is_target = torch.eq(torch.arange(residual.shape[1], device=residual.device), targets_N1)
-        residual = residual - is_target.to(residual.dtype)
-    else:
-        residual.scatter_add_(1, targets_N1, -torch.ones_like(log_normalizer_N1))
+    residual.scatter_add_(1, targets_N1, -torch.ones_like(log_normalizer_N1))
     return nats, residual.to(logits_NV.dtype)
+
+
+def _softmax_kernel() -> Callable[..., Tensor]:
+    from runners.kernels.tokens import softmax_nats
+
+    return softmax_nats
 
 
 class _HeadCrossEntropy(torch.autograd.Function):
@@ -98,19 +107,16 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     The gradients are computed with the logits at hand, in the forward pass, so that a chunk's
     logits are made once. Products run in the inputs' dtype, softmax and sums in at least float32;
-    on a GPU what lies between the products is compiled into one pass, so that no logits in float32
-    ever reach its memory.
+    on a GPU one kernel makes the gradient where the logits were, so that none in float32 ever reach
+    its memory.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        on_gpu = hidden_ND.is_cuda
         rows = max(1, CHUNK_LOGITS // len(weight_VD))
         chunks = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
         if not any(ctx.needs_input_grad[:2]):
-            sum_nats = compiled(nats_of) if on_gpu else nats_of
-            return torch.stack([sum_nats(h @ weight_VD.T, targets) for h, targets in chunks]).sum()
-        sum_and_residual = compiled(nats_and_residual_of) if on_gpu else nats_and_residual_of
+            return torch.stack([nats_of(h @ weight_VD.T, targets) for h, targets in chunks]).sum()
         wide = torch.promote_types(hidden_ND.dtype, torch.float32)
         total = torch.zeros((), dtype=wide, device=hidden_ND.device)
         hidden_grad_ND = torch.empty_like(hidden_ND)
@@ -118,7 +124,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
         for (hidden, targets), hidden_grad in zip(
             chunks, torch.split(hidden_grad_ND, rows), strict=True
         ):
-            nats, residual = sum_and_residual(hidden @ weight_VD.T, targets)
+            nats, residual = nats_and_residual_of(hidden @ weight_VD.T, targets)
             total += nats
             torch.mm(residual, weight_VD, out=hidden_grad)
             weight_grad_VD += residual.T @ hidden

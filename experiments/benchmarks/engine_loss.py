@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from experiments.benchmarks.engine_setup import base_architecture
-from experiments.benchmarks.engine_trials import train_plainly
+from experiments.benchmarks.plain_loop import train_plainly
 from runners.device import device_name
 from runners.text import Corpus, prepare_corpus
 from runners.training import TrainingOptions, run_trial

@@ -2,8 +2,9 @@
 
 Real trials of two steps run one after the other in one process, as a worker runs them: a first one
 of a new width, then others of that width with another depth, K or feed-forward, then one that
-differs in nothing but seed, learning rate and weight decay. What was compiled is PyTorch's own
-count. Medians of five.
+differs in nothing but seed, learning rate and weight decay. Compiled are forms of Triton kernels,
+by Triton's own caches, plus what PyTorch's counters say it compiled itself (nothing). Medians of
+five.
 
     python -m experiments.benchmarks.engine_setup [--json] [--profile]
 """
@@ -25,7 +26,6 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.engine_step import HEAD, VOCABULARY
-from runners.compiled import num_compiled
 from runners.device import device_name
 from runners.text import Corpus, prepare_corpus
 from runners.training import TrainingOptions, run_trial
@@ -76,6 +76,15 @@ def base_architecture(width: int, *, on_gpu: bool) -> Architecture:
         context_length=512 if on_gpu else 64,
         vocab_size=VOCABULARY if on_gpu else 256,
     )
+
+
+def num_compiled() -> int:
+    """What this process has compiled so far; 0 on a CPU."""
+    if not torch.cuda.is_available():
+        return 0
+    from runners.kernels.count import num_compiled as num_kernels
+
+    return num_kernels() + int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 
 
 def hand_over(
@@ -137,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = measure(
             corpus,
             device=device,
-            widths=(256, 192) if device == "cuda" else (32,),
+            widths=(256, 192, 384) if device == "cuda" else (32,),
             batch=16 if device == "cuda" else 4,
         )
     if options.json:
@@ -147,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, row in rows.items():
         print(
             f"{name:17} median {row['median_seconds']:6.2f} s  worst {row['worst_seconds']:6.2f} s"
-            f"  of {row['trials']:2} trials; pieces compiled: {row['compiled']}"
+            f"  of {row['trials']:2} trials; kernels compiled: {row['compiled']}"
         )
     return 0
 

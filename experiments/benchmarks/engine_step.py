@@ -19,13 +19,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from experiments.benchmarks.plain_loop import PlainStep
 from runners.device import device_name, find_device, peak_flops_per_second
 from runners.graph import GraphEngine, StepTask
 from runners.step import EagerEngine, StepEngine
-from runners.working import WorkingModel
 from search.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.flops import train_flops_per_token
@@ -89,50 +88,6 @@ def recipe_of(batch: int, device: torch.device) -> TrainingRecipe:
         batch_sequences=batch,
         precision=precision,
     )
-
-
-class PlainStep:
-    """The step of any script, eager or with the whole model compiled."""
-
-    def __init__(
-        self,
-        architecture: Architecture,
-        recipe: TrainingRecipe,
-        device: torch.device,
-        *,
-        compiled: bool,
-        autocast: bool = False,
-    ) -> None:
-        self._autocast = autocast and recipe.precision == "bfloat16"
-        self.model = DualPathModel(architecture).to(device)
-        precision = "float32" if self._autocast else recipe.precision
-        self.working = WorkingModel(self.model, precision)
-        self._loss = torch.compile(self._forward, dynamic=False) if compiled else self._forward
-        groups = [
-            {"params": self.model.matrix_parameters(), "weight_decay": recipe.weight_decay},
-            {"params": self.model.other_parameters(), "weight_decay": 0.0},
-        ]
-        self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
-
-    def _forward(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        with torch.autocast(inputs_BT.device.type, torch.bfloat16, enabled=self._autocast):
-            logits = self.working.model(inputs_BT).flatten(0, 1).float()
-        return F.cross_entropy(logits, targets_BT.flatten())
-
-    def __call__(
-        self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float = 1e-3
-    ) -> Tensor:
-        """Do one step; returns the loss before it."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
-        self._optimizer.zero_grad()
-        self.working.refresh()
-        loss = self._loss(inputs_BT, targets_BT)
-        torch.autograd.backward(loss)
-        self.working.collect_gradients()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self._optimizer.step()
-        return loss.detach()
 
 
 def engine_step(architecture: Architecture, recipe: TrainingRecipe, device: torch.device) -> Step:

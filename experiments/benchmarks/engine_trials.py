@@ -28,15 +28,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 
-from experiments.benchmarks.engine_step import PlainStep
-from runners.batches import TrainingOrder, device_streams, evaluation_windows, gather
+from experiments.benchmarks.plain_loop import train_plainly
 from runners.device import device_name
 from runners.driver import Driver
 from runners.pool import WorkerOptions
 from runners.ray_pool import RayPool
-from runners.schedule import learning_rate_at
 from runners.text import Corpus, prepare_corpus
 from search.experiment import Experiment
 from search.ledger import Ledger
@@ -194,37 +191,6 @@ def parts_of(outcomes: Sequence[Outcome]) -> str:
         f"{name} {statistics.median(seconds):.2f} {max(seconds):.2f}"
         for name, seconds in parts.items()
     )
-
-
-def train_plainly(config: TrialConfig, corpus: Corpus, device: str, *, compiled: bool) -> float:
-    """A trial as a script would run it; returns its validation loss."""
-    a, recipe = config.architecture, config.training
-    place = torch.device(device)
-    streams = device_streams(corpus, device)
-    order = TrainingOrder(
-        num_tokens=corpus.num_train_tokens,
-        context_length=a.context_length,
-        data_seed=config.data_seed,
-    )
-    plain = PlainStep(a, recipe, place, compiled=compiled)
-    for step in range(config.num_steps):
-        windows = order.step_windows(step, recipe.batch_sequences, limit=config.num_sequences)
-        inputs, targets = gather(streams.train, windows, context_length=a.context_length)
-        rate = learning_rate_at(step, recipe, num_steps=config.num_steps)
-        plain(inputs, targets, learning_rate=rate)
-    windows = evaluation_windows(
-        corpus.num_val_tokens, context_length=a.context_length, eval_sequences=config.eval_sequences
-    )
-    nats = 0.0
-    with torch.no_grad():
-        plain.working.refresh()
-        for start in range(0, len(windows), 32):
-            inputs, targets = gather(
-                streams.validation, windows[start : start + 32], context_length=a.context_length
-            )
-            logits = plain.working.model(inputs).flatten(0, 1).float()
-            nats += F.cross_entropy(logits, targets.flatten(), reduction="sum").item()
-    return nats / (len(windows) * a.context_length)
 
 
 def tune_seconds(

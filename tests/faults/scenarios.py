@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -89,18 +88,6 @@ def _finish(bench: Bench, home: Home, acknowledged: dict[str, tuple[Any, ...]]) 
     return check(home, bench.clean, acknowledged)
 
 
-def running_attempt(home: Home) -> tuple[int, str] | None:
-    """Process and identity of an attempt that runs and has saved, or None."""
-    checkpoints = home.path / "sweeps" / "toy" / "checkpoints"
-    if not home.ledger.exists():
-        return None
-    try:
-        rows = home.rows("SELECT pid, config_hash FROM attempts WHERE state = 'running' AND pid")
-    except sqlite3.OperationalError:  # the tables are not there yet
-        return None
-    return next((row for row in rows if list(checkpoints.glob(f"{row[1]}/step-*"))), None)
-
-
 def _wait_into(home: Home, command: Command, chance: random.Random) -> tuple[int, str]:
     """Wait until up to five trials are done and another one runs and has saved: that one's process
     and identity. Raises `Missed` where the sweep is over by then."""
@@ -109,7 +96,7 @@ def _wait_into(home: Home, command: Command, chance: random.Random) -> tuple[int
 
     def is_there() -> bool:
         if len(home.acknowledged()) >= num_done:
-            found.append(running_attempt(home))
+            found.append(home.running_attempt())
         return command.poll() is not None or bool(found and found[-1])
 
     wait_until(is_there, what="a running attempt", timeout_seconds=300)

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.scenarios import running_attempt
 from tests.faults.toolbox import TOML, Home, Launcher, wait_until, write_toy
 
 WIDER = TOML.replace("d_model = [16, 32]", "d_model = [64, 128]").replace(
@@ -29,8 +28,8 @@ def test_a_killed_worker_costs_its_trial_time_not_the_sweep(tmp_path: Path) -> N
     home = Home(launcher, tmp_path, write_toy(tmp_path / "toy", toml=ON_GPU))
     command = home.start("--trials", "4")
 
-    wait_until(lambda: running_attempt(home), what="a checkpoint", timeout_seconds=240)
-    victim = running_attempt(home)
+    wait_until(home.running_attempt, what="a checkpoint", timeout_seconds=240)
+    victim = home.running_attempt()
     assert victim is not None
     os.kill(victim[0], signal.SIGKILL)
     assert command.wait() == 0, command.err

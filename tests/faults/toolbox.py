@@ -218,6 +218,19 @@ class Home:
         """Rows of the ledger, read without any code of the house."""
         return read_rows(self.ledger, query, *values)
 
+    def running_attempt(self) -> tuple[int, str] | None:
+        """Process and identity of an attempt that runs and has saved, or None."""
+        checkpoints = self.path / "sweeps" / "toy" / "checkpoints"
+        if not self.ledger.exists():
+            return None
+        running = "SELECT pid, config_hash FROM attempts WHERE state = 'running' AND pid"
+        try:
+            rows = self.rows(running)
+        except sqlite3.OperationalError:  # the tables are not there yet
+            return None
+        found = (row for row in rows if list(checkpoints.glob(f"{row[1]}/step-*")))
+        return next(((int(pid), str(identity)) for pid, identity in found), None)
+
     def acknowledged(self) -> dict[str, tuple[Any, ...]]:
         """Outcomes accepted so far: identity to attempt, text and time."""
         if not self.ledger.exists():

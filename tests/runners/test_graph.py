@@ -9,13 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from runners.compiled import num_compiled, use_kernels
 from runners.graph import GraphEngine, StepTask, WarmEngine, even_share
 from runners.step import EagerEngine, OutOfMemoryAtOneSequence
 from search.memory import fitting_micro_batch, training_memory_bytes
 from search.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
-from spaces.layers import Attention, SwiGLU
 from spaces.model import DualPathModel
 
 DUAL = Architecture(
@@ -91,14 +89,15 @@ def test_the_micro_batch_is_halved_until_it_is_predicted_to_fit() -> None:
 @pytest.mark.gpu
 def test_in_float32_losses_weights_and_moments_are_those_of_the_eager_loop() -> None:
     engine, eager = graph_engine(recipe()), eager_engine(recipe())
-    assert train(engine) == pytest.approx(train(eager), rel=1e-4)
+    assert train(engine, 3) == pytest.approx(train(eager, 3), rel=1e-5)
     moments = eager.optimizer_tensors()
     for name, tensor in engine.optimizer_tensors().items():
-        assert distance(tensor, moments[name]) < 0.01, name
+        assert distance(tensor, moments[name]) < 1e-3, name
     for one, other in zip(engine.model.parameters(), eager.model.parameters(), strict=True):
         assert distance(one, other) < 1e-3
+    assert train(engine) == pytest.approx(train(eager), rel=1e-4)
     inputs, targets = batches(1)[0]
-    for each in (engine, eager):  # a partial batch: eager, uncompiled
+    for each in (engine, eager):  # a partial batch: eager
         each.step(inputs[:3], targets[:3], learning_rate=1e-3)
     sums = [each.validation_sums(inputs, targets) for each in (engine, eager)]
     assert sums[0].nats.item() == pytest.approx(sums[1].nats.item(), rel=1e-4)
@@ -120,6 +119,8 @@ def test_micro_batches_in_the_graph_leave_the_losses_as_they_are() -> None:
 def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
     warm = WarmEngine()
     train(warm.start(task(recipe(weight_decay=0.5)), init_seed=9), 5)
+    from runners.kernels.count import num_compiled
+
     before = num_compiled()
     again = warm.start(task(recipe()), init_seed=1)
     assert train(again, 20) == pytest.approx(train(eager_engine(recipe()), 20), rel=1e-4)
@@ -176,22 +177,3 @@ def test_a_single_validation_sequence_is_a_size_like_any_other() -> None:
     inputs, targets = batches(1)[0]
     sums = [each.validation_sums(inputs[:1], targets[:1]) for each in (engine, eager)]
     assert sums[0].nats.item() == pytest.approx(sums[1].nats.item(), rel=1e-4)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("qk_norm", ["none", "before", "after"])
-def test_the_kernels_compute_the_plain_forms(qk_norm: str) -> None:
-    model = DualPathModel(replace(DUAL, qk_norm=qk_norm), seed=1).cuda()
-    attention = next(each for each in model.modules() if isinstance(each, Attention))
-    feed_forward = next(each for each in model.modules() if isinstance(each, SwiGLU))
-    rotation = model._rotation(256)
-    qkv = torch.randn(2, 256, 3 * 128, device="cuda", requires_grad=True)
-    gate_up = torch.randn(2, 256, 2 * 100, device="cuda", requires_grad=True)
-    results = []
-    for _ in range(2):
-        out = [*attention.position(qkv, rotation), feed_forward.activate(gate_up)]
-        flows = [torch.cos(torch.arange(x.numel(), device="cuda")).view_as(x) for x in out]
-        results.append([*out, *torch.autograd.grad(out, (qkv, gate_up), flows)])
-        use_kernels(model)
-    for plain, kernel in zip(*results, strict=True):
-        torch.testing.assert_close(kernel, plain, rtol=1e-4, atol=1e-5)

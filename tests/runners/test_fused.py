@@ -1,0 +1,51 @@
+"""Do a model's kernels go as they came? What they compute is `test_kernels`' to say."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+
+from runners.fused import release
+from spaces.architecture import Architecture
+from spaces.layers import Block
+from spaces.model import DualPathModel
+
+BASE = Architecture(
+    arm="dual",
+    num_layers=2,
+    num_loops=2,
+    d_model=32,
+    deep_ffn=24,
+    wide_ffn=40,
+    head_dim=16,
+    context_length=16,
+    vocab_size=64,
+)
+
+
+def test_a_released_model_is_plain_again_and_needs_no_collector() -> None:
+    model = DualPathModel(BASE, seed=1)
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    for block in blocks:
+        block.attend = block.attend  # type: ignore[method-assign]  # bound to itself: a cycle
+    release(model)
+    assert all("attend" not in vars(block) for block in blocks)
+    gone = weakref.ref(model)
+    gc.collect()
+    gc.disable()
+    try:
+        del model, blocks, block
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("size", [2, 16, 64, 128])
+def test_heads_of_a_power_of_two_have_a_kernel(size: int) -> None:
+    pytest.importorskip("triton", reason="the kernels need Triton")
+    from runners.kernels.attention import has_kernel
+
+    assert has_kernel(size)
+    assert not has_kernel(3 * size)
