@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--orders", type=int, default=4, help="data orders, two at least")
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--text", type=Path, help="file or folder; left out: the default corpus")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     sides = [side for side in SIDES if device == "cuda" or side != "plain bfloat16"]
     losses: dict[str, list[float]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as folder:
-        corpus = prepare_corpus(None, cache_dir=Path(folder))
+        corpus = prepare_corpus(options.text, cache_dir=Path(folder))
         for data_seed in range(options.orders):
             config = trial(corpus, device=device, steps=options.steps, data_seed=data_seed)
             for side in sides:

@@ -97,7 +97,7 @@ def proposals(
                 precision="bfloat16" if on_gpu else "float32",
             ),
             text_fingerprint=corpus.fingerprint,
-            eval_sequences=128 if on_gpu else 8,
+            eval_sequences=32 if on_gpu else 8,
             eval_points=2,
         )
         found.append(Proposal(config=config, arm="dual", budget=budget, axes={}, purpose="search"))
@@ -275,7 +275,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         corpus = prepare_corpus(
             options.text,
             tokenizer=tokenizer,
-            validation_fraction=0.01,
+            validation_fraction=0.05,
             cache_dir=options.cache or home / "cache",
         )
 

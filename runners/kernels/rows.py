@@ -23,6 +23,9 @@ TILE = 2_048
 SIZES = ("num_rows", "num_tiles")
 """Arguments that change with batch and sequence: no kernel has another form for another value."""
 
+OFFSETS = ("scale", "position", "is_last")
+"""Arguments that lie anywhere in a tensor: no kernel has another form for another loop's."""
+
 PROGRAMS = 528
 """Most programs of a pass that sums over rows: four for each multiprocessor of an H100."""
 
@@ -265,7 +268,9 @@ def _write(pointer, places, value, inside):
     tl.store(pointer + places, value.to(pointer.dtype.element_ty), inside)
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _norm_forward(
     x, output, scale, weight, state, normed, num_rows, width, epsilon,
     HAS_STEP: tl.constexpr, HAS_SCALE: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -284,7 +289,9 @@ def _norm_forward(
     _write(normed, places, h * factor * w, inside)
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _norm_backward(
     state, weight, through, flow, output, scale, by_state, by_output, sums,
     num_rows, num_tiles, width, epsilon,
@@ -315,7 +322,9 @@ def _norm_backward(
     tl.store(sums + width, tl.sum(scale_sums, axis=0))
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _step_forward(
     x, output, scale, state, num_rows, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):  # fmt: skip
@@ -325,7 +334,9 @@ def _step_forward(
     _write(state, places, h, inside)
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _step_backward(
     flow, output, scale, by_output, sums, num_rows, num_tiles, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -349,7 +360,9 @@ def _probability(h, w, router_bias, position_weight, position, is_last):
     return tl.where(tl.load(is_last) != 0, 1.0, tl.sigmoid(logit))
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _loop_forward(
     x, output, mixed, left, scale, router_weight, router_bias, position, is_last,
     state, mixed_after, left_after, weight, num_rows, width,
@@ -370,7 +383,9 @@ def _loop_forward(
     _write(mixed_after, places, _read(mixed, places, inside) + share[:, None] * h, inside)
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _loop_backward(
     state, output, left, scale, router_weight, router_bias, position, is_last,
     through, by_mixed, by_left_after, by_share, by_state, by_output, by_left, sums,
@@ -419,7 +434,9 @@ def _loop_backward(
     tl.store(sums + width + 2, tl.sum(scale_sums, axis=0))
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _gated_forward(
     deep, wide, output, scale, gates, total, num_rows, width,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
@@ -432,7 +449,9 @@ def _gated_forward(
     _write(total, places, gate_deep * _read(deep, places, inside) + gate_wide * w, inside)
 
 
-@triton.jit(do_not_specialize=SIZES)  # type: ignore[untyped-decorator]
+@triton.jit(  # type: ignore[untyped-decorator]
+    do_not_specialize=SIZES, do_not_specialize_on_alignment=OFFSETS
+)
 def _gated_backward(
     deep, wide, output, scale, gates, flow, by_deep, by_wide, by_output, by_gates, sums,
     num_rows, num_tiles, width, ROWS: tl.constexpr, COLUMNS: tl.constexpr,

@@ -332,7 +332,7 @@ def test_requests_that_cannot_be_met(
 def test_on_a_gpu_in_bfloat16_a_trial_learns_and_resumes(
     sotu_corpus: Corpus, tmp_path: Path
 ) -> None:
-    config = small_trial(sotu_corpus, precision="bfloat16", tokens=16 * 4 * 100)
+    config = small_trial(sotu_corpus, precision="bfloat16", tokens=16 * 4 * 100, eval_sequences=256)
     options = TrainingOptions(device="cuda", checkpoint_dir=tmp_path)
     stopped = train(config, sotu_corpus, options, should_stop=stop_after(50, "preempted"))
     assert stopped.status == "preempted"
@@ -342,4 +342,4 @@ def test_on_a_gpu_in_bfloat16_a_trial_learns_and_resumes(
     on_cpu = train(
         replace(config, training=replace(config.training, precision="float32")), sotu_corpus
     )
-    assert outcome.loss_nats == pytest.approx(on_cpu.loss_nats, rel=0.02)
+    assert outcome.loss_nats == pytest.approx(on_cpu.loss_nats, rel=0.05)
