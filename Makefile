@@ -4,7 +4,10 @@ BIN := .venv/bin
 # Tests that kill processes leave pipes to the dead; those warnings are shown, not raised.
 KILLED := -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
-.PHONY: install quickstart test test-short-faults test-full lint clean
+# Triton for machines without a GPU; a torch for CUDA brings its own.
+TRITON := triton==3.9.0
+
+.PHONY: install quickstart test test-short-faults test-kernels test-full lint clean
 
 install: .venv/installed
 
@@ -22,7 +25,15 @@ test: install
 test-short-faults: install
 	$(BIN)/python -m pytest -n 2 $(KILLED) -m "(browser or faults) and not slow and not gpu"
 
-test-full: install lint
+# The GPU's kernels, without one: interpreted against the plain forms, then compiled for an H100.
+test-kernels: install .venv/triton
+	TRITON_INTERPRET=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -n 2 -W default tests/runners/test_kernels.py
+	PYTHONPATH=.venv/triton $(BIN)/python -m pytest -W default tests/runners/test_kernel_forms.py
+
+.venv/triton: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ $(TRITON)
+
+test-full: install lint test-kernels
 	$(BIN)/python -m pytest -n 2 $(KILLED) -m "not gpu"
 
 lint: install
