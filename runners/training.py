@@ -56,7 +56,7 @@ class TrainingOptions:
     device: str = "cpu"
     """cpu, cuda or cuda:N."""
     engine: Engine = "auto"
-    """auto: compiled and replayed on a GPU, eager on a CPU; eager: operator by operator
+    """auto: fused and replayed on a GPU, eager on a CPU; eager: operator by operator
     but for the softmax of a loss on a GPU."""
     num_threads: int | None = None
     """torch threads; None leaves them as they are."""

@@ -1,7 +1,7 @@
 """Which settings does an experiment have? Groups of fields, each with its default and its unit.
 
 An axis is the ordered list of the values it may take; one value fixes it. Lists keep every range
-static and every width on a short list that a warm worker has compiled before.
+static.
 """
 
 from __future__ import annotations
@@ -338,7 +338,7 @@ class WorkerSettings(Settings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda gives each worker one whole GPU."""
     engine: Literal["auto", "eager"] = "auto"
-    """auto: on a GPU compiled pieces and the step as one CUDA graph; eager: plain operators
+    """auto: on a GPU fused kernels and the step as one CUDA graph; eager: plain operators
     but for the softmax of a loss on a GPU."""
     address: str | None = None
     """A running Ray cluster; left out: a local one is started."""
@@ -347,5 +347,4 @@ class WorkerSettings(Settings):
     checkpoint_seconds: float = Field(default=30.0, gt=0)
     """Time between checkpoints of a running trial."""
     silence_seconds: float = Field(default=600.0, gt=0)
-    """A worker that says nothing for so long is given up: longer than any step, or its
-    compilation."""
+    """A worker that says nothing for so long is given up: longer than any step."""

@@ -168,7 +168,7 @@ class Outcome:
     wall_seconds: float | None = None
     """Training seconds, measuring excluded."""
     setup_seconds: float | None = None
-    """From hand-over to the first step of the last attempt: weights, compilation, capture."""
+    """From hand-over to the first step of the last attempt: weights, kernels, capture."""
     measuring_seconds: float | None = None
     """Seconds of validation in the last attempt."""
     tokens_per_second: float | None = None

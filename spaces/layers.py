@@ -1,9 +1,8 @@
 """What is a layer? The deep path with its loops, the wide path, and the gates that weigh them.
 
-The block is that of arXiv 2605.30202 (section 2). The seams are where the engine on a GPU compiles:
-`Block.attend`, `Block.add_ffn`, `DeepPath.mix` and `Layer.combine`, none of which depends on depth,
-K, the loop or the size of a feed-forward; for `Attention.position` and `SwiGLU.activate` it has
-kernels of its own.
+The block is that of arXiv 2605.30202 (section 2). What lies between matrix products are methods of
+their own, for which the engine on a GPU has kernels (`runners.fused`): `Block.attend`,
+`Block.add_ffn`, `DeepPath.mix`, `Layer.combine`, `Attention.position`, `SwiGLU.activate`.
 
 The state and the matrix products have the dtype of the projections' weights. Norms, rotary
 positions, and the sigmoids of gates and routers compute in at least float32.

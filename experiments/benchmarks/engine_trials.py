@@ -5,7 +5,7 @@ in the same arithmetic and measure the same validation sequences. *Ours* is driv
 actors, as ``isoflop sweep`` runs them: a first pass meets every width, the warm pass after it has a
 new depth, K or feed-forward in every trial. *Tune, fresh* starts a process for each trial and
 trains eagerly; *Tune, reused* keeps its actor (``reuse_actors``) and compiles each whole model.
-``--workers 1 2`` runs our side on one GPU, then on two.
+``--workers 1 2`` runs our side on one GPU, then on two. Interrupted, it prints what it has.
 
     python -m experiments.benchmarks.engine_trials [--sides ours fresh reused] [--workers 1 2]
 """
@@ -287,30 +287,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         def listed(flops: float, of: Sequence[Shape], rate: float = 3e-3) -> list[Proposal]:
             return proposals(corpus, of, flops=flops, on_gpu=on_gpu, rate=rate)
 
-        for workers in options.workers if "ours" in options.sides else ():
-            ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
-            side = f"ours, {workers} worker{'s' * (workers > 1)}"
-            # every width for every worker, one width after the other
-            first = sorted(shapes(len(WIDTHS) * workers), key=lambda shape: shape.d_model)
-            seconds = ours.seconds("first", listed(budgets[0], first, rate=2e-3))
-            note(f"{side}, first pass", budgets[0], len(first), seconds)
-            for number, flops in enumerate(budgets):
-                count = options.trials[min(number, len(options.trials) - 1)]
-                seconds = ours.seconds(f"warm-{number}", listed(flops, shapes(count)))
-                note(f"{side}, warm", flops, count, seconds)
-            ours.close()
-        for name in ("fresh", "reused"):
-            if name in options.sides:
-                with ray_for_tune(on_gpu=on_gpu):
-                    for flops in budgets:
-                        seconds = tune_seconds(
-                            listed(flops, shapes(options.tune_trials)),
-                            corpus,
-                            on_gpu=on_gpu,
-                            reused=name == "reused",
-                            folder=home / name / f"{flops:.0e}",
-                        )
-                        note(f"Ray Tune, {name}", flops, options.tune_trials - 1, seconds)
+        with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is printed
+            for workers in options.workers if "ours" in options.sides else ():
+                ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
+                side = f"ours, {workers} worker{'s' * (workers > 1)}"
+                # every width for every worker, one width after the other
+                first = sorted(shapes(len(WIDTHS) * workers), key=lambda shape: shape.d_model)
+                seconds = ours.seconds("first", listed(budgets[0], first, rate=2e-3))
+                note(f"{side}, first pass", budgets[0], len(first), seconds)
+                for number, flops in enumerate(budgets):
+                    count = options.trials[min(number, len(options.trials) - 1)]
+                    seconds = ours.seconds(f"warm-{number}", listed(flops, shapes(count)))
+                    note(f"{side}, warm", flops, count, seconds)
+                ours.close()
+            for name in ("fresh", "reused"):
+                if name in options.sides:
+                    with ray_for_tune(on_gpu=on_gpu):
+                        for flops in budgets:
+                            seconds = tune_seconds(
+                                listed(flops, shapes(options.tune_trials)),
+                                corpus,
+                                on_gpu=on_gpu,
+                                reused=name == "reused",
+                                folder=home / name / f"{flops:.0e}",
+                            )
+                            note(f"Ray Tune, {name}", flops, options.tune_trials - 1, seconds)
     name = device_name(torch.device("cuda" if on_gpu else "cpu"))
     document = {"device": name, "torch": str(torch.__version__), "rows": rows}
     print(json.dumps(document, indent=2) if options.json else "\n".join(map(line, rows)))

@@ -132,7 +132,8 @@ class Launcher:
     """The process that forks commands; see ``launcher.py``."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+        places = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": places}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults.launcher"],
             stdin=subprocess.PIPE,
