@@ -31,7 +31,7 @@ def use_kernels(model: DualPathModel) -> None:
     """Let the model's layers run in kernels of their own."""
     from runners.kernels.attention import has_kernel
     from runners.kernels.feed_forward import swiglu_product
-    from runners.kernels.rows import step
+    from runners.kernels.steps import step
 
     for module in model.modules():
         if isinstance(module, Attention) and has_kernel(module.head_dim):
@@ -75,7 +75,7 @@ def _attend(
     block: Block, x_BTD: Tensor, rotation: Rotation, step_scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`Block.attend`."""
-    from runners.kernels.rows import fork_norm, step_norm
+    from runners.kernels.steps import fork_norm, step_norm
 
     last = block.ffn_norm
     if block.attention is None or block.attention_norm is None:
@@ -97,7 +97,7 @@ def _mix(
     is_last: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`DeepPath.mix`."""
-    from runners.kernels.rows import end_loop
+    from runners.kernels.mixing import end_loop
 
     assert deep.router is not None
     assert step_scale is not None, "where there is a router there are step scales"
@@ -118,7 +118,7 @@ def _combine(
     layer: Layer, x_BTD: Tensor, deep_BTD: Tensor, wide_BTD: Tensor, ffn_BTD: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`Layer.combine`."""
-    from runners.kernels.rows import gated_sum
+    from runners.kernels.mixing import gated_sum
 
     assert layer.wide is not None
     assert layer.gate is not None
@@ -135,6 +135,6 @@ def _look_up(embedding: TokenEmbedding, tokens_BT: Tensor, dtype: torch.dtype) -
 
 def _norm(norm: RMSNorm, x_BTD: Tensor) -> Tensor:
     """`RMSNorm.forward`."""
-    from runners.kernels.rows import fork_norm
+    from runners.kernels.steps import fork_norm
 
     return fork_norm(x_BTD, norm.weight, norm.epsilon)[1]

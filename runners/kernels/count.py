@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from triton.runtime.jit import JITFunction
 
-from runners.kernels import attention, feed_forward, rows, tokens
+from runners.kernels import attention, feed_forward, mixing, steps, tokens
 
 
 def num_compiled() -> int:
@@ -12,7 +12,7 @@ def num_compiled() -> int:
     what of its gradients a kernel gets, and whether a size divides by 16."""
     kernels = [
         value
-        for module in (attention, feed_forward, rows, tokens)
+        for module in (attention, feed_forward, mixing, steps, tokens)
         for value in vars(module).values()
         if isinstance(value, JITFunction)
     ]
