@@ -28,7 +28,7 @@ test-short-faults: install
 # The GPU's kernels, without one: interpreted against the plain forms, then compiled for an H100.
 test-kernels: install .venv/triton
 	TRITON_INTERPRET=1 TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -n 2 -W default tests/runners/test_kernels.py
-	TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -W default tests/runners/test_kernel_forms.py
+	TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -W default tests/runners/test_kernel_forms.py tests/runners/test_fused.py
 
 .venv/triton: .venv/installed
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ $(TRITON)

@@ -1,7 +1,8 @@
 """How does a model run on a GPU? Its pieces between matrix products in kernels of their own.
 
 The model's methods are replaced on its instances, the plain ones in `spaces.layers` stay what a CPU
-runs. Nothing here depends on depth, K, width, batch or the size of a feed-forward.
+runs. Nothing here depends on depth, K, width, batch or the size of a feed-forward. Importing this
+needs Triton, which is there where torch is built for a GPU.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from runners.kernels.attention import has_kernel, position
+from runners.kernels.feed_forward import swiglu_product
+from runners.kernels.mixing import end_loop, gated_sum
+from runners.kernels.steps import fork_norm, step, step_norm
+from runners.kernels.tokens import look_up
 from spaces.layers import (
     Attention,
     Block,
@@ -29,10 +35,6 @@ REPLACED = ("attend", "add_ffn", "mix", "combine", "look_up", "forward", "activa
 
 def use_kernels(model: DualPathModel) -> None:
     """Let the model's layers run in kernels of their own."""
-    from runners.kernels.attention import has_kernel
-    from runners.kernels.feed_forward import swiglu_product
-    from runners.kernels.steps import step
-
     for module in model.modules():
         if isinstance(module, Attention) and has_kernel(module.head_dim):
             _replace(module, position=partial(_position, module))
@@ -65,8 +67,6 @@ def _position(
     attention: Attention, qkv_BTE: Tensor, rotation: Rotation
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`Attention.position`: without weights the norm commutes with the rotation."""
-    from runners.kernels.attention import position
-
     epsilon = 0.0 if attention.qk_norm == "none" else attention.norm_epsilon
     return position(qkv_BTE, rotation, head_dim=attention.head_dim, epsilon=epsilon)
 
@@ -75,8 +75,6 @@ def _attend(
     block: Block, x_BTD: Tensor, rotation: Rotation, step_scale: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """`Block.attend`."""
-    from runners.kernels.steps import fork_norm, step_norm
-
     last = block.ffn_norm
     if block.attention is None or block.attention_norm is None:
         return fork_norm(x_BTD, last.weight, last.epsilon)
@@ -93,12 +91,10 @@ def _mix(
     mixed_BTD: Tensor,
     left_BT1: Tensor,
     step_scale: Tensor | None,
-    position: Tensor,
+    loop_position: Tensor,
     is_last: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """`DeepPath.mix`."""
-    from runners.kernels.mixing import end_loop
-
     assert deep.router is not None
     assert step_scale is not None, "where there is a router there are step scales"
     return end_loop(
@@ -109,7 +105,7 @@ def _mix(
         scale=step_scale,
         router_weight_1E=deep.router.weight,
         router_bias_1=deep.router.bias,
-        position=position,
+        position=loop_position,
         is_last=is_last,
     )
 
@@ -118,8 +114,6 @@ def _combine(
     layer: Layer, x_BTD: Tensor, deep_BTD: Tensor, wide_BTD: Tensor, ffn_BTD: Tensor
 ) -> tuple[Tensor, Tensor]:
     """`Layer.combine`."""
-    from runners.kernels.mixing import gated_sum
-
     assert layer.wide is not None
     assert layer.gate is not None
     gates_BT2 = layer.gate(x_BTD)
@@ -128,13 +122,9 @@ def _combine(
 
 def _look_up(embedding: TokenEmbedding, tokens_BT: Tensor, dtype: torch.dtype) -> Tensor:
     """`TokenEmbedding.look_up`."""
-    from runners.kernels.tokens import look_up
-
     return look_up(tokens_BT, embedding.weight, dtype)
 
 
 def _norm(norm: RMSNorm, x_BTD: Tensor) -> Tensor:
     """`RMSNorm.forward`."""
-    from runners.kernels.steps import fork_norm
-
     return fork_norm(x_BTD, norm.weight, norm.epsilon)[1]

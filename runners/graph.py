@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from runners.evaluation import TOKENS_AT_ONCE, BatchSums
-from runners.fused import release, use_kernels
 from runners.step import EagerEngine, NamedTensors
 from search.memory import fitting_micro_batch
 from search.trial import TrainingRecipe
@@ -62,6 +61,8 @@ class GraphEngine:
     """
 
     def __init__(self, task: StepTask, *, init_seed: int) -> None:
+        from runners.fused import use_kernels  # needs Triton, which no CPU has
+
         architecture, recipe, device = task.architecture, task.recipe, task.device
         size = task.micro_batch_sequences or fitting_micro_batch(
             architecture,
@@ -81,6 +82,8 @@ class GraphEngine:
 
     def release(self) -> None:
         """Let memory go with the last reference to this engine."""
+        from runners.fused import release
+
         release(self._eager.working.model)
 
     def restart(self, recipe: TrainingRecipe, *, init_seed: int) -> None:

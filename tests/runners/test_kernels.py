@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from runners.fused import use_kernels
 from runners.loss import nats_and_residual_of, training_loss
 from search.trial import TrainingRecipe
 from spaces.architecture import Architecture, Arm
@@ -87,6 +86,8 @@ def gradients(model: DualPathModel, *, penalty: float) -> dict[str, Tensor]:
 def test_a_model_with_kernels_has_the_plain_one_s_loss_and_gradients(
     name: str, penalty: float
 ) -> None:
+    from runners.fused import use_kernels
+
     plain, fused = shaken(ARCHITECTURES[name]), shaken(ARCHITECTURES[name])
     use_kernels(fused)
     expected, found = gradients(plain, penalty=penalty), gradients(fused, penalty=penalty)
