@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from search.ledger import Attempt, TrialRecord
@@ -43,6 +45,29 @@ def worker_seconds(records: Iterable[TrialRecord]) -> dict[str, float]:
             parts["measuring"] += record.outcome.measuring_seconds or 0.0
     known = parts["training"] + parts["setup"] + parts["measuring"]
     return parts | {"other": max(0.0, parts["other"] - known)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """How fast a sweep's own results came."""
+
+    trials_per_worker_hour: float | None
+    """Results over the hours that workers spent, failures and all; None without any."""
+    median_utilization: float | None
+    """Median share of the devices' bfloat16 peak while training, `full` FLOPs; None where no peak
+    is known (every CPU)."""
+
+
+def speed(records: Sequence[TrialRecord]) -> Speed:
+    """Of the trials that this sweep ran itself, set aside or not."""
+    hours = sum(worker_seconds(records).values()) / 3600
+    outcomes = [record.outcome for record in records if record.state == "complete"]
+    shares = [outcome.model_flops_utilization for outcome in outcomes if outcome is not None]
+    known = [share for share in shares if share is not None]
+    return Speed(
+        trials_per_worker_hour=len(outcomes) / hours if hours and outcomes else None,
+        median_utilization=statistics.median(known) if known else None,
+    )
 
 
 def _part(record: TrialRecord, attempt: Attempt) -> SpentOn:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from experiments.command import parse_options, print_json
@@ -12,7 +12,7 @@ from experiments.setup import SweepOptions, json_number, open_sweep
 from search.caps import caps_in_words
 from search.ledger import SweepRecord, TrialRecord
 from search.settings import LimitSettings
-from search.spending import spending, worker_seconds
+from search.spending import speed, spending, worker_seconds
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,7 @@ def status_document(asked: Asked, records: list[TrialRecord]) -> dict[str, Any]:
         "trials": [_trial(record) for record in records],
         "flops": flops_of(records),
         "worker_seconds": worker_seconds(records),
+        "speed": asdict(speed(records)),
         "caps": _caps(asked, records),
     }
 
@@ -124,6 +125,11 @@ def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
     if total:
         shares = ", ".join(f"{what} {part / total:.0%}" for what, part in seconds.items())
         print(f"worker time: {total / 60:.1f} min ({shares})")
+    found = speed(records)
+    if found.trials_per_worker_hour is not None:
+        share = found.median_utilization
+        used = "" if share is None else f", {share:.1%} of peak while training (median, full FLOPs)"
+        print(f"speed: {found.trials_per_worker_hour:.0f} trials a worker-hour{used}")
     for cap in _caps(asked, records):
         print(f"cap: {cap}")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from experiments.cli import run
-from search.spending import worker_seconds
+from search.spending import speed, worker_seconds
 from search.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
@@ -62,7 +62,12 @@ def test_worker_seconds_are_told_apart_and_sum_to_the_attempts(tmp_path):
     found, ended = worker_seconds(records), records[0].attempts[0].ended_at
     assert (found["training"], found["setup"], found["measuring"]) == (1e-3, 2e-3, 0.0)
     assert ended is not None
-    assert sum(found.values()) == pytest.approx(ended - records[0].attempts[0].started_at)
+    seconds = ended - records[0].attempts[0].started_at
+    assert sum(found.values()) == pytest.approx(seconds)
+    assert speed(records).trials_per_worker_hour == pytest.approx(3600 / seconds)
+    assert speed(records).median_utilization is None
+    on_gpu = [replace(records[0], outcome=replace(outcome, model_flops_utilization=0.2))]
+    assert speed(on_gpu).median_utilization == 0.2
 
 
 def test_a_person_reads_what_failed_and_where_flops_went(words, capfd):
@@ -70,6 +75,7 @@ def test_a_person_reads_what_failed_and_where_flops_went(words, capfd):
     said = capfd.readouterr().out
     assert "out_of_memory" in said
     assert "spent on: search" in said
+    assert "trials a worker-hour" in said
 
 
 def test_a_cap_says_what_it_no_longer_pays_for(tmp_path, capfd):
