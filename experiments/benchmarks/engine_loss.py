@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             config = trial(corpus, device=device, steps=options.steps, data_seed=data_seed)
             for side in sides:
                 losses[side].append(loss_of(side, config, corpus, device))
+                said = f"order {data_seed}, {side}: {losses[side][-1]:.5f} nats"
+                print(said, file=sys.stderr, flush=True)
     document = {
         "device": device_name(torch.device(device)),
         "torch": str(torch.__version__),

@@ -287,6 +287,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         def listed(flops: float, of: Sequence[Shape], rate: float = 3e-3) -> list[Proposal]:
             return proposals(corpus, of, flops=flops, on_gpu=on_gpu, rate=rate)
 
+        num_met = len(WIDTHS) * max(options.workers)
+
+        def unmet(count: int) -> list[Shape]:
+            """Shapes of no first pass."""
+            return shapes(num_met + count)[num_met:]
+
         with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is printed
             for workers in options.workers if "ours" in options.sides else ():
                 ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
@@ -297,7 +303,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 note(f"{side}, first pass", budgets[0], len(first), seconds)
                 for number, flops in enumerate(budgets):
                     count = options.trials[min(number, len(options.trials) - 1)]
-                    seconds = ours.seconds(f"warm-{number}", listed(flops, shapes(count)))
+                    seconds = ours.seconds(f"warm-{number}", listed(flops, unmet(count)))
                     note(f"{side}, warm", flops, count, seconds)
                 ours.close()
             for name in ("fresh", "reused"):
@@ -305,7 +311,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     with ray_for_tune(on_gpu=on_gpu):
                         for flops in budgets:
                             seconds = tune_seconds(
-                                listed(flops, shapes(options.tune_trials)),
+                                listed(flops, unmet(options.tune_trials)),
                                 corpus,
                                 on_gpu=on_gpu,
                                 reused=name == "reused",

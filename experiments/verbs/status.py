@@ -128,7 +128,8 @@ def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
     found = speed(records)
     if found.trials_per_worker_hour is not None:
         share = found.median_utilization
-        used = "" if share is None else f", {share:.1%} of peak while training (median, full FLOPs)"
+        where = "of the bfloat16 peak while training (median, full FLOPs)"
+        used = "" if share is None else f", {share:.1%} {where}"
         print(f"speed: {found.trials_per_worker_hour:.0f} trials a worker-hour{used}")
     for cap in _caps(asked, records):
         print(f"cap: {cap}")

@@ -1,4 +1,4 @@
-"""Which pieces of a model have kernels of their own on a GPU? All that lie between matrix products.
+"""Which pieces of a model have kernels of their own on a GPU? Those that pass over a whole state.
 
 Each is one pass over memory, forward and backward, for any depth, K, width, feed-forward and batch:
 what Triton compiles, in tenths of a second, depends on little more than the width's next power of
