@@ -16,12 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from search.memory import LOGITS_AT_ONCE
 from search.trial import TrainingRecipe
 from spaces.layers import at_least_float32
 from spaces.model import DualPathModel, Routing
-
-CHUNK_LOGITS = 1 << 24
-"""Logits at hand at once, however large batch and vocabulary are."""
 
 
 def training_loss(
@@ -113,7 +111,7 @@ class _HeadCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, hidden_ND: Tensor, weight_VD: Tensor, targets_N: Tensor) -> Tensor:
-        rows = max(1, CHUNK_LOGITS // len(weight_VD))
+        rows = max(1, LOGITS_AT_ONCE // len(weight_VD))
         chunks = zip(torch.split(hidden_ND, rows), torch.split(targets_N, rows), strict=True)
         if not any(ctx.needs_input_grad[:2]):
             return torch.stack([nats_of(h @ weight_VD.T, targets) for h, targets in chunks]).sum()

@@ -3,9 +3,8 @@
 What is kept for the backward pass is proportional to the tokens at once and counted by part of the
 model; what is kept besides, to parameters and vocabulary. The factors are bytes in ``bfloat16``,
 fitted to the engine's measured peaks on 48 random shapes of all arms (H100, PyTorch 2.11; widths
-128 to 768, 0.3 to 24 GB): the worst is 9 % off, the worst left out of the fit 10 %; fitted at two
-of the widths, the worst at the four others is 13 % off (experiments/LOG.md,
-`python -m experiments.benchmarks.engine_memory`).
+128 to 768, 0.3 to 24 GB): the worst is 9 % off. Of 48 others (0.14 to 11 GB) the worst is 8 % off
+(experiments/LOG.md, `python -m experiments.benchmarks.engine_memory`).
 """
 
 from __future__ import annotations
@@ -27,8 +26,10 @@ BYTES_PER_GATED_CHANNEL = 3.7
 """Per token, channel and layer that gates combine."""
 BYTES_PER_WIDEST_HIDDEN = 2.45
 """Per token and hidden channel of the widest feed-forward: the gradients passing through it."""
-LOGITS_BYTES = 100e6
-"""Logits of one chunk of the loss, and workspaces, whatever batch and vocabulary are."""
+LOGITS_AT_ONCE = 1 << 24
+"""Logits that the loss holds at most, however large batch and vocabulary are; two bytes each."""
+WORKSPACE_BYTES = 66.5e6
+"""Of the libraries that multiply matrices."""
 
 
 def training_memory_bytes(architecture: Architecture, *, sequences: int) -> float:
@@ -48,7 +49,8 @@ def training_memory_bytes(architecture: Architecture, *, sequences: int) -> floa
     return (
         BYTES_PER_PARAMETER * count_parameters(a).total
         + BYTES_PER_HEAD_WEIGHT * a.vocab_size * a.d_model
-        + LOGITS_BYTES
+        + 2 * min(LOGITS_AT_ONCE, tokens * a.vocab_size)
+        + WORKSPACE_BYTES
         + tokens * kept_per_token
     )
 

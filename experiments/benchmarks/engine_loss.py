@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -64,16 +65,21 @@ def loss_of(side: str, config: TrialConfig, corpus: Corpus, device: str) -> floa
 
 
 def summary(losses: dict[str, list[float]]) -> dict[str, float]:
-    """The engine's distance from the float32 loop, and the two noises beside it, in nats."""
+    """The engine's distance from the float32 loop, and the noises beside it, in nats."""
     plain, engine = losses["plain float32"], losses["engine"]
     differences = [one - other for one, other in zip(engine, plain, strict=True)]
     reruns = zip(engine, losses["engine again"], strict=True)
-    return {
+    found = {
         "engine_less_plain_mean": statistics.mean(differences),
+        "standard_error_of_that": statistics.stdev(differences) / math.sqrt(len(differences)),
         "engine_less_plain_worst": max(map(abs, differences)),
-        "standard_deviation_over_orders": statistics.stdev(plain),
         "rerun_worst": max(abs(one - other) for one, other in reruns),
     }
+    deviations = {
+        f"standard_deviation_over_orders_of_{side.replace(' ', '_')}": statistics.stdev(values)
+        for side, values in losses.items()
+    }
+    return found | deviations
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -110,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for side, found in losses.items():
         print(f"{side:15}" + "".join(f"  {loss:.5f}" for loss in found))
     for name, nats in summary(losses).items():
-        print(f"{name.replace('_', ' '):32} {nats:.6f} nats")
+        print(f"{name.replace('_', ' '):48} {nats:.6f} nats")
     return 0
 
 

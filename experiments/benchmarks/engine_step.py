@@ -201,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and with ``--json`` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
-    parser.add_argument("--shapes", type=int, help="only the first so many shapes")
+    parser.add_argument("--shapes", type=int, nargs="+", help="only these rows, from 0")
     parser.add_argument("--seconds", type=float, default=3.0, help="of timing, each side and shape")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("no GPU: a small size on the CPU, to which no bar applies", file=sys.stderr)
     rows = []
     shapes = GPU_SHAPES if device.type == "cuda" else CPU_SHAPES
-    for architecture, batch in shapes[: options.shapes]:
+    for architecture, batch in [shapes[number] for number in options.shapes or range(len(shapes))]:
         row = measure(
             architecture, batch, device=device, sides=options.sides, seconds=options.seconds
         )

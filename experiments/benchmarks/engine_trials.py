@@ -56,15 +56,15 @@ class Shape:
     wide_multiplier: int
 
 
-def shapes(count: int) -> list[Shape]:
-    """So many different shapes, the widths in turn; always the same ones (at most 120)."""
+def shapes() -> list[Shape]:
+    """All 120 different shapes, the widths in turn; always in the same order."""
     rng = random.Random(0)
     columns = []
     for width in WIDTHS:
         sizes = [*itertools.product(range(2, 7), range(1, 5), (4, 8))]
         rng.shuffle(sizes)
         columns.append([Shape(width, *each) for each in sizes])
-    return [shape for row in zip(*columns, strict=True) for shape in row][:count]
+    return [shape for row in zip(*columns, strict=True) for shape in row]
 
 
 def proposals(
@@ -169,9 +169,9 @@ class Ours:
         assert summary.num_run == len(listed), summary
         outcomes = [record.outcome for record in self._ledger.trials(name) if record.outcome]
         assert all(outcome.status == "complete" for outcome in outcomes), outcomes
-        print(
-            f"  {name}, seconds of a trial (median, worst): {parts_of(outcomes)}", file=sys.stderr
-        )
+        losses = [f"{outcome.loss_nats:.3f}" for outcome in outcomes]
+        print(f"  {name}: losses {losses}", file=sys.stderr)
+        print(f"  seconds of a trial (median, worst): {parts_of(outcomes)}", file=sys.stderr)
         return seconds
 
     def close(self) -> None:
@@ -195,9 +195,11 @@ def parts_of(outcomes: Sequence[Outcome]) -> str:
 
 def tune_seconds(
     listed: Sequence[Proposal], corpus: Corpus, *, on_gpu: bool, reused: bool, folder: Path
-) -> float:
-    """Ray Tune's seconds from the end of the first trial to that of the last, which leaves out its
-    own start."""
+) -> list[float]:
+    """Ray Tune's seconds of every trial but the first, from the end of the one before it.
+
+    This leaves out its own start. Interrupted, Ray Tune ends with the trials done by then.
+    """
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")  # the old form says nothing at verbose=0
     from ray import tune
 
@@ -228,10 +230,11 @@ def tune_seconds(
     )
     results = tuner.fit()
     assert not results.errors, results.errors
-    losses = [f"{result.metrics['loss']:.3f}" for result in results]
+    found = [result.metrics for result in results if "ended" in (result.metrics or {})]
+    losses = [f"{metrics['loss']:.3f}" for metrics in found]
     print(f"  Ray Tune, {'reused' if reused else 'fresh'}: losses {losses}", file=sys.stderr)
-    ends = [result.metrics["ended"] for result in results]
-    return float(max(ends) - min(ends))
+    ends = sorted(metrics["ended"] for metrics in found)
+    return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
 @contextlib.contextmanager
@@ -287,37 +290,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         def listed(flops: float, of: Sequence[Shape], rate: float = 3e-3) -> list[Proposal]:
             return proposals(corpus, of, flops=flops, on_gpu=on_gpu, rate=rate)
 
-        num_met = len(WIDTHS) * max(options.workers)
-
-        def unmet(count: int) -> list[Shape]:
-            """Shapes of no first pass."""
-            return shapes(num_met + count)[num_met:]
-
         with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is printed
             for workers in options.workers if "ours" in options.sides else ():
                 ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
                 side = f"ours, {workers} worker{'s' * (workers > 1)}"
-                # every width for every worker, one width after the other
-                first = sorted(shapes(len(WIDTHS) * workers), key=lambda shape: shape.d_model)
+                # every width for every worker, one width after the other, from the list's far end
+                last = shapes()[-len(WIDTHS) * workers :]
+                first = sorted(last, key=lambda shape: shape.d_model)
                 seconds = ours.seconds("first", listed(budgets[0], first, rate=2e-3))
                 note(f"{side}, first pass", budgets[0], len(first), seconds)
                 for number, flops in enumerate(budgets):
                     count = options.trials[min(number, len(options.trials) - 1)]
-                    seconds = ours.seconds(f"warm-{number}", listed(flops, unmet(count)))
+                    seconds = ours.seconds(f"warm-{number}", listed(flops, shapes()[:count]))
                     note(f"{side}, warm", flops, count, seconds)
                 ours.close()
             for name in ("fresh", "reused"):
                 if name in options.sides:
                     with ray_for_tune(on_gpu=on_gpu):
                         for flops in budgets:
-                            seconds = tune_seconds(
-                                listed(flops, unmet(options.tune_trials)),
+                            each = tune_seconds(
+                                listed(flops, shapes()[: options.tune_trials]),
                                 corpus,
                                 on_gpu=on_gpu,
                                 reused=name == "reused",
                                 folder=home / name / f"{flops:.0e}",
                             )
-                            note(f"Ray Tune, {name}", flops, options.tune_trials - 1, seconds)
+                            if each:
+                                note(f"Ray Tune, {name}", flops, len(each), sum(each))
     name = device_name(torch.device("cuda" if on_gpu else "cpu"))
     document = {"device": name, "torch": str(torch.__version__), "rows": rows}
     print(json.dumps(document, indent=2) if options.json else "\n".join(map(line, rows)))

@@ -31,7 +31,10 @@ class PlainStep:
         self.model = DualPathModel(architecture).to(device)
         precision = "float32" if self._autocast else recipe.precision
         self.working = WorkingModel(self.model, precision)
-        self._loss = torch.compile(self._forward, dynamic=False) if compiled else self._forward
+        self._loss = self._forward
+        if compiled:
+            torch.compiler.reset()  # the ninth model would hit a limit and silently run eagerly
+            self._loss = torch.compile(self._forward, dynamic=False)
         groups = [
             {"params": self.model.matrix_parameters(), "weight_decay": recipe.weight_decay},
             {"params": self.model.other_parameters(), "weight_decay": 0.0},

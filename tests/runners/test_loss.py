@@ -42,7 +42,7 @@ def gradients(model: DualPathModel, loss: torch.Tensor) -> list[torch.Tensor]:
 def test_chunked_loss_and_gradients_are_the_plain_ones(
     monkeypatch: pytest.MonkeyPatch, chunk_logits: int
 ) -> None:
-    monkeypatch.setattr(runners.loss, "CHUNK_LOGITS", chunk_logits)
+    monkeypatch.setattr(runners.loss, "LOGITS_AT_ONCE", chunk_logits)
     model = DualPathModel(DUAL, seed=1).double()
     inputs, targets = batch()
     plain = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
