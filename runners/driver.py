@@ -7,6 +7,7 @@ says how much is needed where, and goes on when there is room.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -53,6 +54,8 @@ class SweepSummary:
 
     num_run: int = 0
     """Trials brought to an end."""
+    num_failed: int = 0
+    """Of these, how many failed (by an error, not by divergence or for want of memory)."""
     num_reused: int = 0
     """Trials whose result this home had already."""
     num_lost: int = 0
@@ -158,6 +161,7 @@ class Driver:
         if outcome.status != "failed" or self._failures[-1:] not in ([], [outcome.reason]):
             self._failures = []
         if outcome.status == "failed":
+            self._summary.num_failed += 1
             self._failures.append(outcome.reason)
         if len(self._failures) == FAILURES_IN_A_ROW:
             self._summary.notes.append(
@@ -314,7 +318,8 @@ class Driver:
         """A worker died: try again, unless that happened too often."""
         self._summary.num_lost += 1
         attempts = self._records[proposal.config_hash].attempts
-        lost = 1 + sum(attempt.state == "lost" for attempt in attempts)
+        since = itertools.takewhile(lambda each: each.state != "failed", reversed(attempts))
+        lost = 1 + sum(attempt.state == "lost" for attempt in since)
         limit = self._proposer.experiment.workers.max_attempts
         if lost < limit:
             fence = partial(self._ledger.fence, attempt_id, reason=content.reason, state="lost")

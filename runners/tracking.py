@@ -41,7 +41,8 @@ from search.results import ranks
 
 RANK_SECONDS = 20.0
 """A new result moves the ranks of a whole budget: they are sent at most this often."""
-BATCH_METRICS, BATCH_PARAMS = 1000, 100
+BATCH_METRICS, BATCH_PARAMS = 999, 100
+"""MLflow takes 1,000 metrics at once; a point of the curve is three and is not torn apart."""
 RANK_METRIC = "rank_in_budget"
 
 
@@ -56,8 +57,8 @@ class _Sent:
     rank: int | None = None
     rank_step: int | None = None
     """Step of the last rank; None until it is looked up."""
-    last_step: int | None = None
-    """Step of the last point of the curve, -1 for none; None until it is looked up."""
+    losses: dict[int, float] | None = None
+    """Training loss by step, of the points of the curve; None until it is looked up."""
 
 
 class MlflowProjection:
@@ -134,9 +135,9 @@ class MlflowProjection:
             if not token:
                 return
 
-    def _last_step(self, run_id: str, metric: str) -> int:
+    def _history(self, run_id: str, metric: str) -> dict[int, float]:
         history = self._client.get_metric_history(run_id, metric)
-        return max((point.step for point in history), default=-1)
+        return {point.step: point.value for point in history}
 
     def _find_parent(self) -> str:
         runs = self._client.search_runs(
@@ -171,11 +172,25 @@ class MlflowProjection:
 
     def _run_of(self, record: TrialRecord) -> _Sent:
         sent = self._runs.get(record.config_hash)
+        if sent is not None and self._is_outdated(sent, record):
+            self._client.delete_run(sent.run_id)  # a point that MLflow has cannot be taken back
+            sent = None
         if sent is None:
             sent = self._runs[record.config_hash] = self._start_run(record)
         if record.mlflow_run_id != sent.run_id:
             self._ledger.record_run(self._sweep, record.config_hash, sent.run_id)
         return sent
+
+    def _is_outdated(self, sent: _Sent, record: TrialRecord) -> bool:
+        """Whether a run shows what is true no more: a failure that got another try, or points that
+        a later attempt has trained again and otherwise (on a GPU)."""
+        outcome = sent.tags.get("isoflop.outcome")
+        if outcome is not None and (record.outcome is None or outcome != record.outcome.status):
+            return True
+        if sent.losses is None and record.curve:
+            sent.losses = self._history(sent.run_id, "train_loss_nats")
+        was = sent.losses or {}
+        return any(was.get(p.step, p.train_loss_nats) != p.train_loss_nats for p in record.curve)
 
     def _start_run(self, record: TrialRecord) -> _Sent:
         began = record.attempts[0].started_at if record.attempts else record.created_at
@@ -190,7 +205,7 @@ class MlflowProjection:
         reach("after mlflow run")
         run_id = str(run.info.run_id)
         return _Sent(
-            run_id=run_id, status=run.info.status, tags=tags, is_configured=False, last_step=-1
+            run_id=run_id, status=run.info.status, tags=tags, is_configured=False, losses={}
         )
 
     def _send(self, record: TrialRecord, rank: int | None) -> None:
@@ -210,21 +225,19 @@ class MlflowProjection:
         self._send_status(sent, record)
 
     def _send_curve(self, sent: _Sent, record: TrialRecord) -> None:
-        points = curve_points(record)
-        if not points:
+        if not record.curve:
             return
-        if sent.last_step is None:
-            sent.last_step = self._last_step(sent.run_id, "learning_rate")
-        new = [point for point in points if point.step > sent.last_step]
+        assert sent.losses is not None, "looked up with the run"
+        new = [point for point in curve_points(record) if point.step not in sent.losses]
         if new:
             self._log_points(sent, new)
-            sent.last_step = new[-1].step
+            sent.losses |= {p.step: p.value for p in new if p.name == "train_loss_nats"}
 
     def _send_rank(self, sent: _Sent, rank: int | None) -> None:
         if rank is None or rank == sent.rank:
             return
         if sent.rank_step is None:
-            sent.rank_step = self._last_step(sent.run_id, RANK_METRIC)
+            sent.rank_step = max(self._history(sent.run_id, RANK_METRIC), default=-1)
         step, now = sent.rank_step + 1, int(time.time() * 1000)
         point = Point(name=RANK_METRIC, value=float(rank), step=step, milliseconds=now)
         self._log_points(sent, [point])

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from search.baselines import baselines
 from search.cells import Cell, Ground, cell_axes, require_within_limits, resolve
-from search.choice import FAILED_STATES, any_failed, around_leaders, choose
+from search.choice import any_failed, around_leaders, choose
 from search.denoised import ArmModels
 from search.experiment import Experiment
 from search.ledger import TrialRecord
@@ -17,7 +17,7 @@ from search.limits import graded_limits
 from search.settings import Sampler
 from search.stages import TunedArm
 from search.study import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
-from search.trial import Proposal, Purpose, SearchArm
+from search.trial import FAILED_STATES, Proposal, Purpose, SearchArm
 from search.tuning import RATE, STEP_SCALE, transferred
 from spaces.errors import InfeasibleError
 

@@ -16,7 +16,7 @@ from search.denoised import ArmModels, loss_of
 from search.ledger import TrialRecord
 from search.study import AxisValue
 from search.surrogate import Floats, Surrogate, expected_improvement, failure_probability
-from search.trial import Proposal
+from search.trial import FAILED_STATES, Proposal
 
 NUM_LEADERS = 4
 """Best results of the cell, and the best of every other budget, whose surroundings are tried."""
@@ -30,8 +30,6 @@ of the arm's last trials failed, because the best often lies close to a wall."""
 
 BOLD_AFTER = 25
 """Trials without a failure after which one may be risked: at most 4 % then fail."""
-
-FAILED_STATES = ("diverged", "out_of_memory", "failed")
 
 
 def around_leaders(

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from sqlalchemy import Connection, func, insert, select, true, update
+from sqlalchemy import Connection, delete, func, insert, select, true, update
 
 from search.crash_points import reach
 from search.lease import (
@@ -39,12 +39,13 @@ from search.ledger_rows import (
     Fenced,
     accepted_outcome,
     fence_attempts,
-    final_state,
     keep_stale,
     read_attempt,
     read_stale_outcomes,
     read_trials,
     set_state,
+    settle_trials,
+    state_elsewhere,
     trial_update,
 )
 from search.redaction import redact
@@ -214,10 +215,7 @@ class Ledger:
         """Queue a trial, or mark it reused where this home has its outcome; returns the state."""
         with self._writing("trial") as connection:
             known = accepted_outcome(connection, proposal.config_hash)
-            state: TrialState = "queued"
-            if known is not None:
-                status = known.status
-                state = "reused" if status == "complete" else final_state(status)
+            state: TrialState = "queued" if known is None else state_elsewhere(known.status)
             number = connection.execute(
                 select(func.coalesce(func.max(TRIALS.c.number), -1) + 1).where(
                     TRIALS.c.sweep == sweep
@@ -248,6 +246,20 @@ class Ledger:
         with self._reading() as connection:
             rows = connection.execute(select(*columns)).all()
         return [Throughput(*row) for row in rows if all(value is not None for value in row)]
+
+    def retry_failed(self, sweep: str) -> int:
+        """Let a sweep's failed trials, in whatever sweep they are, wait for another attempt.
+
+        Why they failed and what that cost stays with their attempts. Returns how many there are.
+        """
+        which = (TRIALS.c.sweep == sweep, TRIALS.c.state == "failed", TRIALS.c.set_aside.is_(None))
+        with self._writing("outcome") as connection:
+            failed = connection.execute(select(TRIALS.c.config_hash).where(*which)).scalars().all()
+            connection.execute(delete(OUTCOMES).where(OUTCOMES.c.config_hash.in_(failed)))
+            connection.execute(
+                update(TRIALS).where(TRIALS.c.config_hash.in_(failed)).values(state="preempted")
+            )
+        return len(failed)
 
     def set_aside(self, sweep: str, reasons: dict[str, str | None]) -> None:
         """For each configuration hash, why the trial is no part of the experiment now, or None."""
@@ -328,6 +340,7 @@ class Ledger:
     def accept(self, attempt_id: int, outcome: Outcome, *, spent_flops: float) -> Acceptance:
         """Close an attempt with its outcome; an identity's result is accepted once.
 
+        Where the same trial waits in another sweep of the home, it has its result there, too.
         An outcome of an attempt that is no longer running is kept aside: ``repeated`` when it
         equals the accepted one, ``conflict`` when it contradicts it, ``stale`` otherwise.
         """
@@ -363,7 +376,7 @@ class Ledger:
                     accepted_at=time.time(),
                 )
             )
-            set_state(connection, row["sweep"], row["config_hash"], final_state(outcome.status))
+            settle_trials(connection, row["sweep"], row["config_hash"], outcome.status)
         return "accepted"
 
     def fence(self, attempt_id: int, *, reason: str, state: Fenced) -> None:

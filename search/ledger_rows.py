@@ -50,8 +50,19 @@ def set_state(connection: Connection, sweep: str, config_hash: str, state: Trial
     connection.execute(trial_update(sweep, config_hash).values(state=state))
 
 
-def final_state(status: str) -> TrialState:
-    """The state of a trial whose accepted outcome has that status."""
+def settle_trials(connection: Connection, sweep: str, config_hash: str, status: str) -> None:
+    """An identity's outcome is there: no trial of it waits any longer, in whatever sweep."""
+    others = update(TRIALS).where(TRIALS.c.config_hash == config_hash, TRIALS.c.sweep != sweep)
+    connection.execute(others.values(state=state_elsewhere(status)))
+    set_state(connection, sweep, config_hash, _final_state(status))
+
+
+def state_elsewhere(status: str) -> TrialState:
+    """The state of a trial whose outcome of that status another sweep of the home brought."""
+    return "reused" if status == "complete" else _final_state(status)
+
+
+def _final_state(status: str) -> TrialState:
     state: TrialState = _adapter(TrialState).validate_python(status)
     return state
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from search.ledger import Attempt, TrialRecord
+from search.trial import FAILED_STATES
 
 SpentOn = Literal["search", "tuning", "replicates", "pruned", "failed", "lost"]
 
@@ -15,8 +16,9 @@ SpentOn = Literal["search", "tuning", "replicates", "pruned", "failed", "lost"]
 def spending(records: Iterable[TrialRecord]) -> dict[SpentOn, float]:
     """Training FLOPs by purpose, in the sweep's convention.
 
-    ``search`` holds baselines and what the sampler proposed; ``lost`` what died with a worker and
-    was not resumed from; a result reused from another sweep of the home costs nothing here.
+    ``search`` holds baselines and what the sampler proposed; ``failed`` what failed tries took,
+    though a later one succeeded; ``lost`` what died with a worker and was not resumed from; a
+    result reused from another sweep of the home costs nothing here.
     """
     parts: dict[SpentOn, float] = dict.fromkeys(get_args(SpentOn), 0.0)
     for record in records:
@@ -75,7 +77,7 @@ def _part(record: TrialRecord, attempt: Attempt) -> SpentOn:
         return "lost"
     if record.state == "pruned":
         return "pruned"
-    if record.state in ("diverged", "out_of_memory", "failed"):
+    if attempt.state == "failed" or record.state in FAILED_STATES:
         return "failed"
     if record.proposal.purpose == "replicate":
         return "replicates"

@@ -218,7 +218,10 @@ TrialState = Literal[
     "failed",
     "pruned",
 ]
-"""Where a trial stands in its sweep; ``reused`` is complete by an earlier sweep of this home."""
+"""Where a trial stands in its sweep; ``reused`` is complete by another sweep of this home."""
+
+FAILED_STATES: tuple[TrialState, ...] = ("diverged", "out_of_memory", "failed")
+"""States of a trial that ended without a result, by no decision of the search."""
 
 Purpose = Literal["baseline", "search", "tuning", "replicate"]
 

@@ -51,6 +51,8 @@ class SweepRunOptions(ExperimentOptions):
 
     tracking_uri: str | None = None
     """MLflow tracking server; left out: a SQLite database in the home."""
+    retry_failed: bool = False
+    """Give trials that failed (not those that diverged or ran out of memory) another try."""
     take_over: bool = False
     """Go on although another driver, that gave no sign of life for long, holds the home."""
     insecure: bool = False
@@ -66,6 +68,7 @@ def run(argv: list[str]) -> int:
             experiment,
             options.home,
             tracking_uri=uri,
+            retry_failed=options.retry_failed,
             take_over=options.take_over,
             insecure=options.insecure,
         )
@@ -78,6 +81,7 @@ def run_sweep(
     home: Path,
     *,
     tracking_uri: str,
+    retry_failed: bool = False,
     take_over: bool = False,
     insecure: bool = False,
 ) -> SweepSummary:
@@ -95,6 +99,9 @@ def run_sweep(
         corpus, ground = prepare_ground(experiment, home)
         proposer = Proposer(experiment, ground)
         _begin(ledger, experiment, proposer)
+        if retry_failed:
+            count = ledger.retry_failed(experiment.name)
+            talk(f"{count} failed trial{'s' * (count != 1)}: another try")
         with Watcher(trials=experiment.trials) as watcher:
             watcher.seed(ledger.trials(experiment.name))
             pool = _open_pool(experiment, corpus, home, insecure=insecure)
@@ -217,6 +224,11 @@ def _exit_code(summary: SweepSummary, again: str) -> int:
     talk(f"{summary.num_run} trials run, {summary.num_reused} reused")
     if summary.stopped_by:
         talk(f"stopped in order: {summary.stopped_by}; with a higher cap `{again}` goes on")
+    if summary.num_failed:
+        talk(
+            f"{summary.num_failed} failed; `isoflop status` says why, and --retry-failed gives "
+            f"another try"
+        )
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
     if summary.notes:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
 from experiments.cli import run
 from runners.mlflow_view import local_tracking_uri
+from runners.training import run_trial
 from search.ledger import Ledger
 from search.results import configuration_numbers, outcome_numbers
+from search.trial import Outcome, Progress, TrialConfig
 from tests.experiments.toy import run_json, write_toy
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -103,3 +107,28 @@ def test_a_changed_recipe_sets_trials_aside_and_says_so(
     said = capfd.readouterr().err
     assert "set aside" in said
     assert "training.weight_decay" in said
+
+
+def test_what_failed_is_said_and_gets_another_try_if_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sweep", write_toy(tmp_path), "--home", str(tmp_path / "home"), "--trials", "3"]
+
+    def broken(config: TrialConfig, *rest: Any, **options: Any) -> Iterator[Progress | Outcome]:
+        if config.architecture.arm == "wide":
+            raise RuntimeError("a bug in the wide path")
+        return run_trial(config, *rest, **options)
+
+    monkeypatch.setattr("runners.pool.run_trial", broken)
+    assert run(words) == 0
+    assert "1 failed" in capfd.readouterr().err
+    monkeypatch.undo()
+    assert run(words) == 0
+    assert "0 trials run" in capfd.readouterr().err
+    assert run([*words, "--retry-failed"]) == 0
+    said = capfd.readouterr().err
+    assert "1 failed trial: another try" in said
+    assert "1 trials run" in said
+    status = run_json(capfd, "status", *words[1:4])
+    assert [trial["state"] for trial in status["trials"]] == ["complete"] * 3
+    assert run(["doctor", "--home", words[3]]) == 0

@@ -189,9 +189,45 @@ def test_the_same_error_five_times_in_a_row_ends_the_sweep(tmp_path: Path) -> No
     assert summary.num_run in (5, 6)  # a second worker was at it already
     assert "5 trials in a row failed" in summary.notes[0]
     assert "no such operator" in summary.notes[0]
-    again, _, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
+    again, ledger, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
     assert again.num_run == 12 - summary.num_run
     assert not again.notes
+    assert ledger.retry_failed("toy") == summary.num_run
+    ledger.close()
+    retried, ledger, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
+    assert retried.num_run == summary.num_run
+    assert [record.state for record in ledger.trials("toy")] == ["complete"] * 12
+
+
+def test_another_try_has_all_its_attempts_again(tmp_path: Path) -> None:
+    experiment = toy_experiment(trials=1)
+    for count in (3, 6):
+        summary, ledger, _, _ = drive(
+            tmp_path, experiment, lambda _: [WorkerLost(reason="the node was taken back")]
+        )
+        assert summary.num_lost == 3
+        assert len(ledger.trials("toy")[0].attempts) == count
+        assert ledger.retry_failed("toy") == 1
+        ledger.close()
+
+
+def test_a_trial_that_another_sweep_finished_meanwhile_is_not_run_again(tmp_path: Path) -> None:
+    asked = iter([False, True])
+    experiment = toy_experiment(trials=4)
+    other = experiment.model_copy(update={"name": "other"})
+    _, ledger, _, _ = drive(
+        tmp_path,
+        experiment,
+        lambda each: finish(each.config),
+        should_stop=lambda: next(asked, True),
+    )
+    ledger.close()
+    finished, ledger, _, _ = drive(tmp_path, other, lambda each: finish(each.config))
+    ledger.close()
+    assert finished.num_run == 4
+    summary, ledger, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
+    assert (summary.num_run, summary.num_reused) == (0, 2)  # two were proposed before the stop
+    assert [record.state for record in ledger.trials("toy")] == ["reused"] * 4
 
 
 def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(

@@ -100,6 +100,62 @@ def test_mlflow_equals_the_ledger_run_by_run_however_often_it_is_sent(tmp_path: 
 
 
 @pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("in_one_process", [True, False])
+def test_another_try_leaves_nothing_of_the_failure_in_its_run(
+    tmp_path: Path, in_one_process: bool
+) -> None:
+    ledger = open_ledger(tmp_path / "home", toy_experiment())
+    (proposal,) = toy_proposals(tmp_path, 1)
+    uri = local_tracking_uri(tmp_path / "home")
+    whole = complete_outcome(proposal)
+    half = replace(whole.curve[0], train_loss_nats=9.0)
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    failure = Outcome(status="failed", reason="a bug", steps=half.step, curve=(half,))
+    ledger.accept(attempt.id, failure, spent_flops=1.0)
+    projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+    projection.sync()
+    ledger.retry_failed("toy")
+    if not in_one_process:
+        projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    projection.sync()
+    ledger.accept(attempt.id, whole, spent_flops=1.0)
+    projection.finish(interrupted=False)
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+    (record,), client = ledger.trials("toy"), MlflowClient(tracking_uri=uri)
+    assert_equal(client, record, runs_of(client, ledger)[record.config_hash])
+    ledger.close()
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("in_one_process", [True, False])
+def test_points_that_were_trained_again_otherwise_are_those_of_the_ledger(
+    tmp_path: Path, in_one_process: bool
+) -> None:
+    ledger = open_ledger(tmp_path / "home", toy_experiment())
+    (proposal,) = toy_proposals(tmp_path, 1)
+    uri = local_tracking_uri(tmp_path / "home")
+    whole = complete_outcome(proposal)
+    half = replace(whole.curve[0], train_loss_nats=9.0)
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.record_progress(
+        attempt.id, step=half.step, spent_flops=1.0, curve=(half,), node="n", pid=1
+    )
+    projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+    projection.sync()
+    ledger.fence(attempt.id, reason="killed", state="lost")
+    if not in_one_process:
+        projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(attempt.id, whole, spent_flops=1.0)
+    projection.finish(interrupted=False)
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+    ledger.close()
+
+
+@pytest.mark.filterwarnings("default")
 def test_a_database_that_was_left_half_made_is_made_again(tmp_path: Path) -> None:
     ledger = open_ledger(tmp_path, toy_experiment())
     (tmp_path / ".mlflow.sqlite.1-ab.partial").write_bytes(b"half")

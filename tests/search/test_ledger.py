@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from search.ledger import Ledger
-from search.trial import CurvePoint, Outcome, Proposal
+from search.spending import spending
+from search.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
 from spaces.errors import RequestError
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
 
@@ -112,6 +113,52 @@ def test_another_sweep_of_the_home_reuses_the_result(ledger: Ledger, proposal: P
     (record,) = ledger.trials("other")
     assert record.is_result
     assert record.outcome == outcome
+
+
+def test_a_trial_that_waits_in_another_sweep_has_the_result_there_too(
+    ledger: Ledger, proposal: Proposal
+) -> None:
+    ledger.add_trial("toy", proposal)
+    stopped = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.fence(stopped.id, reason="asked to stop", state="preempted")
+    ledger.record_sweep("other", experiment_json="{}", text_fingerprint="x", code_version="t")
+    assert ledger.add_trial("other", proposal) == "queued"
+    attempt = ledger.start_attempt("other", proposal.config_hash)
+    ledger.accept(attempt.id, complete_outcome(proposal), spent_flops=1.0)
+    assert [ledger.trials(name)[0].state for name in ("toy", "other")] == ["reused", "complete"]
+
+
+def test_a_failed_trial_gets_another_try_and_what_it_cost_is_kept(
+    ledger: Ledger, proposal: Proposal
+) -> None:
+    ledger.add_trial("toy", proposal)
+    ledger.record_sweep("other", experiment_json="{}", text_fingerprint="x", code_version="t")
+    first = ledger.start_attempt("toy", proposal.config_hash)
+    failure = Outcome(status="failed", reason="no such operator", steps=1)
+    ledger.accept(first.id, failure, spent_flops=3.0)
+    assert ledger.add_trial("other", proposal) == "failed"
+    assert ledger.retry_failed("toy") == 1
+    assert ledger.retry_failed("toy") == 0
+    waiting = [ledger.trials(name)[0] for name in ("toy", "other")]
+    assert [(each.state, each.outcome) for each in waiting] == [("preempted", None)] * 2
+    assert waiting[0].reason == "no such operator"
+    second = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(second.id, complete_outcome(proposal), spent_flops=5.0)
+    (record,) = ledger.trials("toy")
+    assert [each.state for each in record.attempts] == ["failed", "complete"]
+    parts = spending([record])
+    assert (parts["failed"], sum(parts.values())) == (3.0, 8.0)
+    assert ledger.trials("other")[0].state == "reused"
+
+
+@pytest.mark.parametrize("status", ["diverged", "out_of_memory"])
+def test_what_the_trial_itself_did_is_not_tried_again(
+    ledger: Ledger, proposal: Proposal, status: OutcomeStatus
+) -> None:
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(attempt.id, Outcome(status=status, reason="it did"), spent_flops=1.0)
+    assert ledger.retry_failed("toy") == 0
 
 
 def test_trials_set_aside_are_no_results(ledger: Ledger, proposal: Proposal) -> None:
