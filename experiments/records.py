@@ -37,4 +37,4 @@ def log_sweep_fit(
     ledger = Ledger(home)
     sweep = ledger.sweep(name)
     ledger.close()
-    return log_fit(sweep, document, figures)
+    return log_fit(home, sweep, document, figures)

@@ -58,17 +58,20 @@ def parse_experiment_options(
     options: type[Options], argv: list[str], *, verb: str
 ) -> tuple[Options, Experiment]:
     """Options of a verb, and the experiment with every field the command line changes."""
-    reference = next((word for word in argv if not word.startswith("-")), None)
-    if reference is None or argv[0] != reference:
-        reference = _reference_among(argv)
-    base = load_experiment(reference) if reference else _example()
-    try:
-        default = options(experiment=tyro.MISSING, settings=base)
-        parsed = parse_options(options, argv, verb=verb, default=default)
-    except ValidationError as error:
-        raise RequestError(describe_errors(error, where="the command line")) from None
-    assert parsed.settings is not None
-    return parsed, _capped(parsed, parsed.settings)
+    wrong: ValidationError | None = None
+    for reference in _references(argv):
+        base = load_experiment(reference) if reference else _example()
+        try:
+            default = options(experiment=tyro.MISSING, settings=base)
+            parsed = parse_options(options, argv, verb=verb, default=default)
+        except ValidationError as error:
+            wrong = error
+            continue
+        if parsed.experiment == reference and parsed.settings is not None:
+            return parsed, _capped(parsed, parsed.settings)
+        find_experiment(parsed.experiment)  # says so where it names none
+    assert wrong is not None, "what is asked for is among the references"
+    raise RequestError(describe_errors(wrong, where="the command line"))
 
 
 def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:
@@ -82,16 +85,20 @@ def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:
     return experiment.model_copy(update={"limits": limits})
 
 
-def _reference_among(argv: list[str]) -> str | None:
-    """The word that names an experiment, where options stand before it."""
-    for word in argv:
-        if not word.startswith("-"):
-            try:
-                find_experiment(word)
-            except RequestError:
-                continue
-            return word
-    return None
+def _references(argv: list[str]) -> list[str | None]:
+    """The words that may name the experiment: the first, or, where options stand before it, all
+    that name one (a home's may be among them), or None where none does."""
+    if argv and not argv[0].startswith("-"):
+        return [argv[0]]
+    return [word for word in argv if not word.startswith("-") and _names_one(word)] or [None]
+
+
+def _names_one(word: str) -> bool:
+    try:
+        find_experiment(word)
+    except RequestError:
+        return False
+    return True
 
 
 def _example() -> Experiment:

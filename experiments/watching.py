@@ -101,7 +101,7 @@ def describe_event(event: SweepEvent) -> str:
     """One line: what happened to which trial."""
     record = event.record
     line = f"{event.kind:<8} {describe_trial(record)}"
-    if event.kind == "finished":
+    if event.kind == "finished" or (event.kind == "reused" and not record.is_result):
         line += f": {record.state}"
     if event.kind == "progress":
         line += f": step {record.attempts[-1].step}/{event.steps}"

@@ -22,8 +22,8 @@ from search.caps import hours_cap_reached, spent_hours, why_not_start
 from search.ledger import Attempt, Ledger, TrialRecord
 from search.ledger_errors import DiskFull
 from search.proposer import Proposer
-from search.pruning import why_prune
-from search.trial import Outcome, Progress, Proposal
+from search.pruning import may_prune, why_prune
+from search.trial import WAITING_STATES, Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
 FAILURES_IN_A_ROW = 5
@@ -205,7 +205,7 @@ class Driver:
     def _next_waiting(self) -> Proposal | None:
         """A trial that was queued or interrupted before, oldest first."""
         for record in self._records.values():
-            if record.state in ("queued", "preempted") and record.set_aside is None:
+            if record.state in WAITING_STATES and record.set_aside is None:
                 return record.proposal
         return None
 
@@ -216,9 +216,11 @@ class Driver:
             self._summary.stopped_by = self._proposer.stopped_by
             if proposal is None:
                 return None
-            state = self._write(partial(self._ledger.add_trial, self._sweep, proposal))
+            takes_pruned = may_prune(self._proposer.experiment, proposal)
+            add = partial(self._ledger.add_trial, self._sweep, proposal, takes_pruned=takes_pruned)
+            state = self._write(add)
             self._refresh(proposal)
-            if state == "queued":
+            if state in WAITING_STATES:
                 return proposal
             self._summary.num_reused += 1
             self._tell("reused", proposal)

@@ -8,8 +8,10 @@ import sqlite3
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.entities import Experiment
 
 from runners.files import PARTIAL_SUFFIX, partial_path
+from runners.mlflow_view import local_tracking_uri
 
 # It prints the traceback of every error, which whoever asked MLflow catches and tells
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
@@ -35,6 +37,30 @@ def create_database(path: Path) -> None:
     partial = partial_path(path)
     MlflowClient(tracking_uri=f"sqlite:///{partial}").search_experiments(max_results=1)
     partial.replace(path)
+
+
+def keep_artifacts(home: Path, experiment: Experiment) -> None:
+    """In a home that was copied or moved, artifacts are its own again, not the original's."""
+    here, there = local_artifacts(home), experiment.artifact_location
+    if there == here:
+        return
+    database = sqlite_path(local_tracking_uri(home))
+    assert database is not None
+    with contextlib.closing(sqlite3.connect(database, timeout=10.0)) as connection, connection:
+        connection.execute(
+            "UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?) "
+            "WHERE experiment_id = ? AND substr(artifact_uri, 1, ?) = ?",
+            (here, len(there) + 1, experiment.experiment_id, len(there), there),
+        )
+        connection.execute(
+            "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?",
+            (here, experiment.experiment_id),
+        )
+
+
+def local_artifacts(home: Path) -> str:
+    """Where a home keeps its artifacts; MLflow's own default is the working directory."""
+    return (home.resolve() / "artifacts").as_uri()
 
 
 def is_whole(path: Path) -> bool:

@@ -118,7 +118,7 @@ def identity_tags(sweep: SweepRecord, record: TrialRecord) -> dict[str, str]:
 
 def state_tags(record: TrialRecord) -> dict[str, str]:
     """Tags that say how a trial stands; ``isoflop.outcome`` is there once it has ended."""
-    spent = sum(attempt.spent_flops for attempt in record.attempts)
+    spent = sum(attempt.spent_flops for attempt in record.own_attempts)
     tags = {
         "isoflop.state": record.state,
         "isoflop.result": str(record.is_result).lower(),

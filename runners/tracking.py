@@ -8,6 +8,7 @@ per step. `runners/projection_thread.py` calls it beside the training.
 from __future__ import annotations
 
 import json
+import sqlite3
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +20,13 @@ from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from runners.mlflow_check import compare_sweep, find_runs
-from runners.mlflow_database import analyse_database, create_database, sqlite_path
+from runners.mlflow_database import (
+    analyse_database,
+    create_database,
+    keep_artifacts,
+    local_artifacts,
+    sqlite_path,
+)
 from runners.mlflow_rows import (
     CONFIGURATION_FILE,
     OUTCOME_FILE,
@@ -33,7 +40,7 @@ from runners.mlflow_rows import (
     sweep_tags,
     trial_params,
 )
-from runners.mlflow_view import best_view
+from runners.mlflow_view import best_view, local_tracking_uri
 from search.crash_points import reach
 from search.ledger import Ledger, SweepRecord, TrialRecord
 from search.redaction import redact
@@ -70,6 +77,7 @@ class MlflowProjection:
         self._sweep = sweep
         self._uri = tracking_uri
         self._database = sqlite_path(tracking_uri)
+        self._is_local = tracking_uri == local_tracking_uri(ledger.home)
         if self._database is not None:
             create_database(self._database)
         self._client = MlflowClient(tracking_uri=tracking_uri)
@@ -105,10 +113,12 @@ class MlflowProjection:
     def _find_experiment(self) -> str:
         found = self._client.get_experiment_by_name(self._sweep)
         if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            if self._is_local:
+                keep_artifacts(self._ledger.home, found)
             return str(found.experiment_id)
-        artifacts = None
-        if self._database is not None:  # MLflow's own default is a folder of the working directory
-            artifacts = (self._ledger.home.resolve() / "artifacts").as_uri()
+        artifacts = None if self._database is None else local_artifacts(self._ledger.home)
         identity = self._client.create_experiment(self._sweep, artifact_location=artifacts)
         key, view = best_view(self._sweep)
         self._client.set_experiment_tag(identity, key, view)
@@ -162,12 +172,15 @@ class MlflowProjection:
 
     def _record_place(self) -> None:
         """Write into the ledger where the sweep lies, unless it says so already."""
-        place = (redact(self._uri), self._experiment_id, self._parent_id)
+        uri = None if self._is_local else redact(self._uri)
+        place = (uri, self._experiment_id, self._parent_id)
         sweep = self._ledger.sweep(self._sweep)
         if place != (sweep.tracking_uri, sweep.mlflow_experiment_id, sweep.mlflow_run_id):
-            uri, experiment, run = place
             self._ledger.record_projection(
-                self._sweep, tracking_uri=uri, experiment=experiment, run=run
+                self._sweep,
+                tracking_uri=uri,
+                experiment=self._experiment_id,
+                run=self._parent_id,
             )
 
     def _run_of(self, record: TrialRecord) -> _Sent:
@@ -292,24 +305,30 @@ def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
     return len(differing.keys() - {None})
 
 
-def log_fit(sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]) -> str | None:
+def log_fit(
+    home: Path, sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]
+) -> str | None:
     """A fit's document, figures and accepted parameters on the sweep's own run.
 
     Returns what went wrong, or None; a fit is a result whether MLflow has it or not.
     """
-    if sweep.tracking_uri is None or sweep.mlflow_run_id is None:
+    run_id, uri = sweep.mlflow_run_id, sweep.tracking_uri or local_tracking_uri(home)
+    database = sqlite_path(uri)
+    if run_id is None or (database is not None and not database.exists()):
         return "the sweep is not in MLflow yet; run it again with MLflow reachable"
-    client, run_id = MlflowClient(tracking_uri=sweep.tracking_uri), sweep.mlflow_run_id
     now = int(time.time() * 1000)
     try:
+        client = MlflowClient(tracking_uri=uri)
+        if sweep.tracking_uri is None:
+            keep_artifacts(home, client.get_experiment(sweep.mlflow_experiment_id))
         client.log_dict(run_id, dict(document), "fit/fit.json")
         for figure in figures:
             client.log_artifact(run_id, str(figure), "fit")
         metrics = [Metric(name, value, now, 0) for name, value in fit_metrics(document).items()]
         if metrics:
             client.log_batch(run_id, metrics=metrics)
-    except (MlflowException, OSError) as error:
-        return f"{sweep.tracking_uri}: {str(error).splitlines()[0]}"
+    except (MlflowException, OSError, sqlite3.Error) as error:
+        return f"{redact(uri)}: {str(error).splitlines()[0]}"
     return None
 
 

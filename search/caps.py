@@ -1,6 +1,6 @@
 """How much has a sweep spent, and may it spend more? FLOPs and worker-hours, counted from records.
 
-What another sweep of the home already paid (a reused result) costs this one nothing.
+What another sweep of the home paid costs this one nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ SECONDS_PER_HOUR = 3600.0
 
 
 def spent_flops(record: TrialRecord) -> float:
-    """Training FLOPs that the attempts at a trial spent, lost ones included."""
-    if record.state == "reused":
-        return 0.0
-    return sum(attempt.spent_flops for attempt in record.attempts)
+    """Training FLOPs that the sweep's attempts at a trial spent, lost ones included."""
+    return sum(attempt.spent_flops for attempt in record.own_attempts)
 
 
 def committed_flops(records: Iterable[TrialRecord]) -> float:
@@ -28,7 +26,7 @@ def committed_flops(records: Iterable[TrialRecord]) -> float:
     for record in records:
         if is_pending(record):
             # a trial that starts again pays in full, besides what earlier attempts spent
-            ended = [each for each in record.attempts if each.state != "running"]
+            ended = [each for each in record.own_attempts if each.state != "running"]
             total += sum(each.spent_flops for each in ended) + record.proposal.train_flops
         else:
             total += spent_flops(record)
@@ -41,8 +39,7 @@ def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
         ((now if attempt.ended_at is None else attempt.ended_at) - attempt.started_at)
         / SECONDS_PER_HOUR
         for record in records
-        if record.state != "reused"
-        for attempt in record.attempts
+        for attempt in record.own_attempts
     )
 
 

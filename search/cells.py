@@ -146,7 +146,14 @@ def changed_fields(before: TrialConfig, after: TrialConfig) -> list[str]:
     """Names of the fields in which two configurations differ."""
     names = [
         name
-        for name in ("tokens", "text_fingerprint", "eval_sequences", "eval_points")
+        for name in (
+            "tokens",
+            "text_fingerprint",
+            "eval_sequences",
+            "eval_points",
+            "init_seed",
+            "data_seed",
+        )
         if getattr(before, name) != getattr(after, name)
     ]
     for part in ("architecture", "training"):

@@ -134,7 +134,9 @@ def describe_errors(error: ValidationError, *, where: str) -> str:
         elif problem["type"] == "missing":
             lines.append(f"  {key}: is required")
         else:
-            lines.append(f"  {key}: {problem['msg']} (got {problem['input']!r})")
+            value = problem["input"]
+            got = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{got}")
     count = f"{len(lines)} error" + ("s" if len(lines) > 1 else "")
     return f"{where} has {count}:\n" + "\n".join(lines)
 

@@ -17,8 +17,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-from sqlalchemy import Connection, delete, func, insert, select, true, update
+from sqlalchemy import Connection, func, insert, select, true, update
 
 from search.crash_points import reach
 from search.lease import (
@@ -43,6 +44,8 @@ from search.ledger_rows import (
     read_attempt,
     read_stale_outcomes,
     read_trials,
+    reopen_trials,
+    return_trial,
     set_state,
     settle_trials,
     state_elsewhere,
@@ -71,6 +74,11 @@ class Ledger:
 
     def __init__(self, home: Path, *, create: bool = False) -> None:
         """Open the ledger of a home; `RequestError` where there is none and none is created."""
+        if strange := set("?%") & set(str(home.resolve())):
+            raise RequestError(
+                f"{home.resolve()} holds {' and '.join(sorted(strange))}, which the address of a "
+                f"database cannot; use another --home"
+            )
         self.path = home / FILE_NAME
         if not self.path.exists() and not create:
             raise RequestError(
@@ -80,6 +88,7 @@ class Ledger:
             home.mkdir(parents=True, exist_ok=True)
         self.home = home
         self._token: str | None = None
+        self._earlier_life: float | None = None
         self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
         if create:
             with explaining(self.path):
@@ -123,7 +132,9 @@ class Ledger:
             explaining(self.path),
             self._engine.execution_options(**IMMEDIATE).begin() as connection,
         ):
+            before = find_holder(connection)
             self._token = take_lease(connection, take_over=take_over)
+        self._earlier_life = None if before is None else before.renewed_at
         over = threading.Event()
         renewal = threading.Thread(target=self._renew, args=(over,), name="lease", daemon=True)
         renewal.start()
@@ -191,14 +202,16 @@ class Ledger:
         with self._reading() as connection:
             return list(connection.execute(select(SWEEPS.c.name).order_by(SWEEPS.c.name)).scalars())
 
-    def record_projection(self, name: str, *, tracking_uri: str, experiment: str, run: str) -> None:
-        """Where the sweep lies in MLflow."""
+    def record_projection(
+        self, name: str, *, tracking_uri: str | None, experiment: str, run: str
+    ) -> None:
+        """Where the sweep lies in MLflow; ``tracking_uri`` None is the home's own database."""
         with self._writing("projection") as connection:
             connection.execute(
                 update(SWEEPS)
                 .where(SWEEPS.c.name == name)
                 .values(
-                    tracking_uri=redact(tracking_uri),
+                    tracking_uri=None if tracking_uri is None else redact(tracking_uri),
                     mlflow_experiment_id=experiment,
                     mlflow_run_id=run,
                 )
@@ -211,11 +224,21 @@ class Ledger:
 
     # Trials
 
-    def add_trial(self, sweep: str, proposal: Proposal) -> TrialState:
-        """Queue a trial, or mark it reused where this home has its outcome; returns the state."""
+    def add_trial(self, sweep: str, proposal: Proposal, *, takes_pruned: bool = True) -> TrialState:
+        """Queue a trial, or mark it reused where this home has its outcome; returns the state.
+
+        One that the sweep had set aside belongs to it again, as it stands. Without
+        ``takes_pruned`` a trial that another sweep pruned is queued to be trained whole.
+        """
         with self._writing("trial") as connection:
+            state = return_trial(connection, sweep, proposal)
+            if state is not None:
+                return state
             known = accepted_outcome(connection, proposal.config_hash)
-            state: TrialState = "queued" if known is None else state_elsewhere(known.status)
+            if known is not None and known.status == "pruned" and not takes_pruned:
+                reopen_trials(connection, [proposal.config_hash])
+                known = None
+            state = "queued" if known is None else state_elsewhere(known.status)
             number = connection.execute(
                 select(func.coalesce(func.max(TRIALS.c.number), -1) + 1).where(
                     TRIALS.c.sweep == sweep
@@ -247,19 +270,17 @@ class Ledger:
             rows = connection.execute(select(*columns)).all()
         return [Throughput(*row) for row in rows if all(value is not None for value in row)]
 
-    def retry_failed(self, sweep: str) -> int:
-        """Let a sweep's failed trials, in whatever sweep they are, wait for another attempt.
+    def reopen(self, sweep: str, state: Literal["failed", "pruned"]) -> int:
+        """Let a sweep's failed or pruned trials, in whatever sweep they are, wait for another
+        attempt; how many there are.
 
-        Why they failed and what that cost stays with their attempts. Returns how many there are.
+        Why they ended and what that cost stays with their attempts.
         """
-        which = (TRIALS.c.sweep == sweep, TRIALS.c.state == "failed", TRIALS.c.set_aside.is_(None))
+        which = (TRIALS.c.sweep == sweep, TRIALS.c.state == state, TRIALS.c.set_aside.is_(None))
         with self._writing("outcome") as connection:
-            failed = connection.execute(select(TRIALS.c.config_hash).where(*which)).scalars().all()
-            connection.execute(delete(OUTCOMES).where(OUTCOMES.c.config_hash.in_(failed)))
-            connection.execute(
-                update(TRIALS).where(TRIALS.c.config_hash.in_(failed)).values(state="preempted")
-            )
-        return len(failed)
+            found = connection.execute(select(TRIALS.c.config_hash).where(*which)).scalars().all()
+            reopen_trials(connection, found)
+        return len(found)
 
     def set_aside(self, sweep: str, reasons: dict[str, str | None]) -> None:
         """For each configuration hash, why the trial is no part of the experiment now, or None."""
@@ -388,6 +409,10 @@ class Ledger:
             fence_attempts(connection, ATTEMPTS.c.id == attempt_id, reason=reason, state=state)
 
     def fence_all(self, *, reason: str) -> int:
-        """Fence every running attempt of the home (those of a driver that is gone); how many."""
+        """Fence every running attempt of the home; how many. Those of a driver that died before
+        this one came ended with its last sign of life."""
+        ended_at, self._earlier_life = self._earlier_life, None
         with self._writing("outcome") as connection:
-            return fence_attempts(connection, true(), reason=reason, state="preempted")
+            return fence_attempts(
+                connection, true(), reason=reason, state="preempted", ended_at=ended_at
+            )

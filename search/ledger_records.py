@@ -38,6 +38,8 @@ class Attempt:
     """Training FLOPs that this attempt itself spent, in the sweep's convention."""
     curve: tuple[CurvePoint, ...]
     """The curve so far."""
+    sweep: str = ""
+    """The sweep that made it, and pays for it."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,18 @@ class TrialRecord:
     """Its run in MLflow, once projected."""
     created_at: float | None = None
     """When it was proposed, Unix seconds; None for a trial that is only planned."""
+    sweep: str = ""
+    """The sweep whose trial it is; empty for a trial that is only planned."""
+
+    @property
+    def own_attempts(self) -> tuple[Attempt, ...]:
+        """Those that this sweep made and pays for, not another sweep of the home."""
+        return tuple(attempt for attempt in self.attempts if attempt.sweep == self.sweep)
+
+    @property
+    def is_own_outcome(self) -> bool:
+        """Whether the outcome is there, and of this sweep's own attempt."""
+        return self.outcome is not None and self.attempts[-1:] == self.own_attempts[-1:] != ()
 
     @property
     def config_hash(self) -> str:
@@ -113,6 +127,7 @@ class SweepRecord:
     created_at: float
     updated_at: float
     tracking_uri: str | None
+    """Where it is in MLflow; None: in the home's own database."""
     mlflow_experiment_id: str | None
     mlflow_run_id: str | None
 

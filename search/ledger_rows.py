@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, Connection, RowMapping, Update, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Update,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from search.ledger_records import Attempt, StaleOutcome, TrialRecord
 from search.tables import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
-from search.trial import CurvePoint, Outcome, Proposal, TrialState
+from search.trial import CurvePoint, Outcome, Proposal, TrialState, canonical_json
 
 Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
 Fenced = Literal["lost", "preempted"]
@@ -31,13 +42,22 @@ def trial_update(sweep: str, config_hash: str) -> Update:
 
 
 def fence_attempts(
-    connection: Connection, which: ColumnElement[bool], *, reason: str, state: Fenced
+    connection: Connection,
+    which: ColumnElement[bool],
+    *,
+    reason: str,
+    state: Fenced,
+    ended_at: float | None = None,
 ) -> int:
-    """Close running attempts without an outcome; how many there were."""
+    """Close running attempts without an outcome, now unless said; how many there were."""
     fenced = connection.execute(
         update(ATTEMPTS)
         .where(which, ATTEMPTS.c.state == "running")
-        .values(state=state, reason=reason, ended_at=time.time())
+        .values(
+            state=state,
+            reason=reason,
+            ended_at=func.max(ATTEMPTS.c.started_at, time.time() if ended_at is None else ended_at),
+        )
         .returning(ATTEMPTS.c.sweep, ATTEMPTS.c.config_hash)
     ).all()
     for sweep, config_hash in fenced:
@@ -64,6 +84,25 @@ def state_elsewhere(status: str) -> TrialState:
 
 def _final_state(status: str) -> TrialState:
     state: TrialState = _adapter(TrialState).validate_python(status)
+    return state
+
+
+def reopen_trials(connection: Connection, config_hashes: Sequence[str]) -> None:
+    """Take outcomes back: their trials, in whatever sweep, wait for another attempt."""
+    connection.execute(delete(OUTCOMES).where(OUTCOMES.c.config_hash.in_(config_hashes)))
+    reopened = update(TRIALS).where(TRIALS.c.config_hash.in_(config_hashes))
+    connection.execute(reopened.values(state="preempted"))
+
+
+def return_trial(connection: Connection, sweep: str, proposal: Proposal) -> TrialState | None:
+    """Let a trial that was set aside belong to its sweep again, for the reason it is asked for
+    now; its state, or None where the sweep has none of that identity."""
+    returned = trial_update(sweep, proposal.config_hash).values(
+        set_aside=None, proposal_json=canonical_json(proposal)
+    )
+    state: TrialState | None = connection.execute(
+        returned.returning(TRIALS.c.state)
+    ).scalar_one_or_none()
     return state
 
 
@@ -117,6 +156,7 @@ def read_attempt(row: RowMapping) -> Attempt:
         step=row["step"],
         spent_flops=row["spent_flops"],
         curve=tuple(_adapter(list[CurvePoint]).validate_json(row["curve_json"])),
+        sweep=row["sweep"],
     )
 
 
@@ -155,6 +195,7 @@ def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
         accepted_at=row["accepted_at"],
         mlflow_run_id=row["mlflow_run_id"],
         created_at=row["created_at"],
+        sweep=row["sweep"],
     )
 
 

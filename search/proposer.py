@@ -68,7 +68,7 @@ class Proposer:
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
             return None
-        known = {record.config_hash for record in records}
+        known = {record.config_hash for record in counted}
         proposal = self._by_stage(counted, known, foresee)
         if proposal is None:
             return None
@@ -89,7 +89,9 @@ class Proposer:
         if tuned:
             return True
         cell = cell_of(proposal)
-        before = sum(cell_of(record.proposal) == cell for record in records)
+        before = sum(
+            cell_of(record.proposal) == cell for record in records if record.set_aside is None
+        )
         adapts = settings.sampler in CHOOSING_SAMPLERS and proposal.purpose == "search"
         return adapts and before >= settings.startup_trials
 
@@ -103,13 +105,14 @@ class Proposer:
         for name, value in proposal.axes.items():
             if value not in allowed.get(name, ()):
                 return f"axes.{name} no longer holds {value}"
+        repeats = proposal.purpose == "replicate"  # which has seeds of its own
         try:
             again = self._search.resolve(
                 cell,
                 proposal.axes,
                 purpose=proposal.purpose,
-                init_seed=proposal.config.init_seed,
-                data_seed=proposal.config.data_seed,
+                init_seed=proposal.config.init_seed if repeats else None,
+                data_seed=proposal.config.data_seed if repeats else None,
             )
         except InfeasibleError as error:
             return f"it no longer fits: {error}"

@@ -13,6 +13,7 @@ from statistics import median
 
 from search.experiment import Experiment
 from search.ledger import TrialRecord
+from search.trial import Proposal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,17 +24,22 @@ class _Seen:
     loss: float
 
 
+def may_prune(experiment: Experiment, proposal: Proposal) -> bool:
+    """Whether a trial may be ended early: only what the search proposed, and only if asked for.
+
+    Baselines, tuning and replicates are comparisons that need every result.
+    """
+    return experiment.pruning.rule != "none" and proposal.purpose == "search"
+
+
 def why_prune(
     experiment: Experiment, running: TrialRecord, records: Sequence[TrialRecord]
 ) -> str | None:
-    """Why a running trial should end now; None where it should go on.
-
-    Only what the search proposed is ever stopped: baselines, tuning and replicates are comparisons
-    that need every result.
-    """
-    rule = experiment.pruning.rule
+    """Why a running trial should end now; None where it should go on."""
+    if not may_prune(experiment, running.proposal):
+        return None
     own = _stable_points(experiment, running)
-    if rule == "none" or running.proposal.purpose != "search" or not own:
+    if not own:
         return None
     others = [
         record
@@ -43,7 +49,7 @@ def why_prune(
         and record.set_aside is None
         and record.config_hash != running.config_hash
     ]
-    if rule == "median":
+    if experiment.pruning.rule == "median":
         return _by_median(experiment, own[-1], others)
     return _by_halving(experiment, own, others)
 

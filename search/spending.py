@@ -17,14 +17,13 @@ def spending(records: Iterable[TrialRecord]) -> dict[SpentOn, float]:
     """Training FLOPs by purpose, in the sweep's convention.
 
     ``search`` holds baselines and what the sampler proposed; ``failed`` what failed tries took,
-    though a later one succeeded; ``lost`` what died with a worker and was not resumed from; a
-    result reused from another sweep of the home costs nothing here.
+    though a later one succeeded; ``lost`` what died with a worker and was not resumed from; what
+    another sweep of the home paid costs nothing here.
     """
     parts: dict[SpentOn, float] = dict.fromkeys(get_args(SpentOn), 0.0)
     for record in records:
-        if record.state != "reused":
-            for attempt in record.attempts:
-                parts[_part(record, attempt)] += attempt.spent_flops
+        for attempt in record.own_attempts:
+            parts[_part(record, attempt)] += attempt.spent_flops
     return parts
 
 
@@ -35,13 +34,11 @@ def worker_seconds(records: Iterable[TrialRecord]) -> dict[str, float]:
     """
     parts = {"training": 0.0, "setup": 0.0, "measuring": 0.0, "other": 0.0}
     for record in records:
-        if record.state == "reused":
-            continue
-        for attempt in record.attempts:
+        for attempt in record.own_attempts:
             parts["other"] += max(
                 0.0, (attempt.ended_at or attempt.started_at) - attempt.started_at
             )
-        if record.outcome is not None:
+        if record.outcome is not None and record.is_own_outcome:
             parts["training"] += record.outcome.wall_seconds or 0.0
             parts["setup"] += record.outcome.setup_seconds or 0.0
             parts["measuring"] += record.outcome.measuring_seconds or 0.0
@@ -75,7 +72,7 @@ def speed(records: Sequence[TrialRecord]) -> Speed:
 def _part(record: TrialRecord, attempt: Attempt) -> SpentOn:
     if attempt.state == "lost":
         return "lost"
-    if record.state == "pruned":
+    if "pruned" in (attempt.state, record.state):
         return "pruned"
     if attempt.state == "failed" or record.state in FAILED_STATES:
         return "failed"

@@ -220,6 +220,9 @@ TrialState = Literal[
 ]
 """Where a trial stands in its sweep; ``reused`` is complete by another sweep of this home."""
 
+WAITING_STATES: tuple[TrialState, ...] = ("queued", "preempted")
+"""States of a trial that waits for its next attempt."""
+
 FAILED_STATES: tuple[TrialState, ...] = ("diverged", "out_of_memory", "failed")
 """States of a trial that ended without a result, by no decision of the search."""
 

@@ -27,6 +27,7 @@ from search.forecast import predicted_seconds
 from search.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
 from search.limits import predicted_memory_bytes
 from search.proposer import Ground, Proposer
+from search.pruning import may_prune
 from search.results import configuration_numbers
 from search.trial import Outcome, Proposal, TrialState
 from search.tuning import RATE, STEP_SCALE
@@ -102,15 +103,26 @@ def plan(experiment: Experiment, ground: Ground, home: Path) -> Plan:
     proposer = Proposer(experiment, ground)
     reasons = {record.config_hash: proposer.why_set_aside(record) for record in recorded}
     report_set_aside(reasons)
-    records = [record for record in recorded if reasons[record.config_hash] is None]
-    trials = [_planned(experiment, record, *_fate(record), measured) for record in records]
+    records = [replace(record, set_aside=reasons[record.config_hash]) for record in recorded]
+    if experiment.pruning.rule == "none":  # what was pruned will be trained whole
+        records = [
+            replace(record, state="preempted", outcome=None) if record.state == "pruned" else record
+            for record in records
+        ]
+    trials = [
+        _planned(experiment, record, *_fate(record), measured)
+        for record in records
+        if record.set_aside is None
+    ]
     while (proposal := proposer.next(records, foresee=True)) is not None:
         known = ledger.accepted(proposal.config_hash)
+        if known is not None and known.status == "pruned" and not may_prune(experiment, proposal):
+            known = None
         record = _imagined(proposal, known, number=len(records))
         fate: Fate = "open" if proposer.depends_on_results(proposal, records) else "new"
         why = _why(proposal, experiment)
         if known is not None:
-            fate, why = "reused", "this home has its result from another sweep"
+            fate, why = "reused", "this home has its result"
         records.append(record)
         trials.append(_planned(experiment, record, fate, why, measured))
     ledger.close()

@@ -100,7 +100,7 @@ def run_sweep(
         proposer = Proposer(experiment, ground)
         _begin(ledger, experiment, proposer)
         if retry_failed:
-            count = ledger.retry_failed(experiment.name)
+            count = ledger.reopen(experiment.name, "failed")
             talk(f"{count} failed trial{'s' * (count != 1)}: another try")
         with Watcher(trials=experiment.trials) as watcher:
             watcher.seed(ledger.trials(experiment.name))
@@ -110,7 +110,7 @@ def run_sweep(
                 ledger=ledger,
                 proposer=proposer,
                 pool=pool,
-                folder=home / "sweeps" / experiment.name,
+                folder=home.resolve() / "sweeps" / experiment.name,
                 watch=watcher,
                 say=talk,
                 should_stop=should_stop,
@@ -161,6 +161,10 @@ def _begin(ledger: Ledger, experiment: Experiment, proposer: Proposer) -> None:
     reasons = {record.config_hash: proposer.why_set_aside(record) for record in records}
     ledger.set_aside(experiment.name, reasons)
     report_set_aside(reasons)
+    if experiment.pruning.rule == "none":
+        count = ledger.reopen(experiment.name, "pruned")
+        if count:
+            talk(f"{count} pruned trial{'s' * (count > 1)}: now trained whole")
 
 
 def _open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: bool) -> Pool:
@@ -231,6 +235,8 @@ def _exit_code(summary: SweepSummary, again: str) -> int:
         )
     if summary.num_lost:
         talk(f"{summary.num_lost} attempts died with their worker; `isoflop status` says why")
+    if summary.num_failed and not summary.notes:
+        return EXIT_FAILED
     if summary.notes:
         talk(f"not all went well (see above); once that is mended, `{again}` goes on")
         return EXIT_FAILED

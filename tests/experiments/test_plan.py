@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import run
-from experiments.setup import prepare_ground
+from experiments.setup import parse_experiment_options, prepare_ground
+from experiments.verbs.plan import PlanOptions
 from search.experiment import load_experiment
 from search.proposer import Ground
+from spaces.errors import RequestError
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
 
@@ -134,3 +136,26 @@ def test_two_hundred_trials_are_planned_in_under_two_seconds(file, folder, groun
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert sorted(took)[1] < 2.0
+
+
+def test_the_experiment_is_the_one_named_not_an_options_value(file, tmp_path):
+    def named(*words):
+        return parse_experiment_options(PlanOptions, list(words), verb="plan")
+
+    for words in (("--home", "confirm", file), ("--trials", "12", "--home", "confirm", file)):
+        options, experiment = named(*map(str, words))
+        assert (str(options.home), experiment.name) == ("confirm", "toy")
+    assert named("--trials", "17", str(file))[1].trials == 17
+    for words in (("--home", "confirm", "nosuch"), ("--trials", "2", "nosuch"), ("nosuch",)):
+        with pytest.raises(RequestError, match="nosuch"):
+            named(*words)
+
+
+def test_a_plan_counts_what_set_aside_trials_spent(file, tmp_path, ground, capfd):
+    record_sweep(file, tmp_path, ground, limit=6)
+    words = ("plan", str(file), "--home", str(tmp_path))
+    spent = run_json(capfd, "status", *words[1:])["flops"]["spent"]
+    changed = (*words, "--training.weight-decay", "0.3", "--limits.max-flops", str(spent))
+    document = run_json(capfd, *changed)
+    assert document["totals"]["to_run"] == 0
+    assert "limits.max_flops" in document["stopped_by"]

@@ -120,7 +120,7 @@ def test_what_failed_is_said_and_gets_another_try_if_asked(
         return run_trial(config, *rest, **options)
 
     monkeypatch.setattr("runners.pool.run_trial", broken)
-    assert run(words) == 0
+    assert run(words) == 1
     assert "1 failed" in capfd.readouterr().err
     monkeypatch.undo()
     assert run(words) == 0

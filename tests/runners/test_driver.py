@@ -192,7 +192,7 @@ def test_the_same_error_five_times_in_a_row_ends_the_sweep(tmp_path: Path) -> No
     again, ledger, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
     assert again.num_run == 12 - summary.num_run
     assert not again.notes
-    assert ledger.retry_failed("toy") == summary.num_run
+    assert ledger.reopen("toy", "failed") == summary.num_run
     ledger.close()
     retried, ledger, _, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
     assert retried.num_run == summary.num_run
@@ -207,7 +207,7 @@ def test_another_try_has_all_its_attempts_again(tmp_path: Path) -> None:
         )
         assert summary.num_lost == 3
         assert len(ledger.trials("toy")[0].attempts) == count
-        assert ledger.retry_failed("toy") == 1
+        assert ledger.reopen("toy", "failed") == 1
         ledger.close()
 
 
@@ -342,3 +342,28 @@ def test_a_lost_trial_keeps_its_curve_and_its_flops(tmp_path: Path) -> None:
     assert record.reason is not None
     half = record.proposal.config.tokens // 2 * record.proposal.train_flops_per_token
     assert [each.spent_flops for each in record.attempts] == [half] * 3
+
+
+def test_an_edit_that_changes_no_configuration_keeps_its_results(tmp_path: Path) -> None:
+    def asks(deep_multiplier: float) -> Experiment:
+        axes = {"num_layers": [1, 2], "d_model": [16], "deep_multiplier": [deep_multiplier]}
+        return toy_experiment(trials=4, arms=["standard"], axes=axes)
+
+    first, second = asks(8 / 3), asks(2.6)  # both round to the same feed-forward
+    summary, ledger, _, _ = drive(tmp_path, first, lambda each: finish(each.config))
+    assert summary.num_run == 4
+    proposer = Proposer(second, GROUND)
+    reasons = {each.config_hash: proposer.why_set_aside(each) for each in ledger.trials("toy")}
+    assert all(reasons.values())
+    ledger.set_aside("toy", reasons)
+    ledger.close()
+    summary, ledger, _, _ = drive(tmp_path, second, lambda each: finish(each.config))
+    assert summary.num_run == 0
+    assert [each.is_result for each in ledger.trials("toy")] == [True] * 4
+
+
+def test_other_seeds_set_trials_aside(tmp_path: Path) -> None:
+    _, ledger, _, _ = drive(tmp_path, toy_experiment(trials=1), lambda each: finish(each.config))
+    changed = toy_experiment(trials=1, seeds={"init": 5})
+    why = Proposer(changed, GROUND).why_set_aside(ledger.trials("toy")[0])
+    assert why == "changed since: init_seed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import sqlite3
 import time
 from dataclasses import replace
@@ -12,11 +13,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from runners.mlflow_check import compare_sweep
 from runners.mlflow_database import analyse_database
 from runners.mlflow_view import BEST_VIEW_KEY, local_tracking_uri
-from runners.tracking import MlflowProjection
+from runners.tracking import MlflowProjection, log_fit
 from search.ledger import Ledger, TrialRecord
 from search.results import configuration_numbers, outcome_numbers
 from search.trial import Outcome
@@ -115,7 +117,7 @@ def test_another_try_leaves_nothing_of_the_failure_in_its_run(
     ledger.accept(attempt.id, failure, spent_flops=1.0)
     projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
     projection.sync()
-    ledger.retry_failed("toy")
+    ledger.reopen("toy", "failed")
     if not in_one_process:
         projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
     attempt = ledger.start_attempt("toy", proposal.config_hash)
@@ -151,6 +153,43 @@ def test_points_that_were_trained_again_otherwise_are_those_of_the_ledger(
     attempt = ledger.start_attempt("toy", proposal.config_hash)
     ledger.accept(attempt.id, whole, spent_flops=1.0)
     projection.finish(interrupted=False)
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+    ledger.close()
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_copied_home_leaves_the_original_alone(tmp_path: Path) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    ledger = open_ledger(home, toy_experiment())
+    fill(ledger, tmp_path)
+    MlflowProjection(ledger, "toy", tracking_uri=local_tracking_uri(home)).finish(interrupted=False)
+    ledger.close()
+    shutil.copytree(home, copy)
+    before = sorted(home.rglob("*"))
+    _artifact_repos_cache.clear()  # another process, as a user's would be
+    ledger = Ledger(copy)
+    sweep = ledger.sweep("toy")
+    assert sweep.tracking_uri is None
+    assert log_fit(copy, sweep, {"arms": {}, "compute_capacity": None}, []) is None
+    assert len(list(copy.rglob("fit.json"))) == 1
+    (proposal,) = toy_proposals(tmp_path / "more", 5)[4:]
+    ledger.add_trial("toy", proposal)
+    uri = local_tracking_uri(copy)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    assert len(list(copy.rglob("trial.json"))) == 5
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+    assert sorted(home.rglob("*")) == before
+    ledger.close()
+
+
+@pytest.mark.filterwarnings("default")
+def test_an_experiment_deleted_in_mlflow_is_restored(tmp_path: Path) -> None:
+    ledger, uri = open_ledger(tmp_path, toy_experiment()), local_tracking_uri(tmp_path)
+    fill(ledger, tmp_path)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_experiment(ledger.sweep("toy").mlflow_experiment_id)
+    MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
     assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
     ledger.close()
 

@@ -23,7 +23,7 @@ from search.ledger import Ledger
 from search.ledger_errors import LedgerUnavailable
 from search.processes import Process, this_process
 from spaces.errors import RequestError
-from tests.sweeps import open_ledger, toy_experiment
+from tests.sweeps import open_ledger, toy_experiment, toy_proposals
 
 HOLD = """
 import sys, time
@@ -78,6 +78,32 @@ def test_a_killed_holder_is_succeeded_at_once(home: Path, other: subprocess.Pope
     other.wait()
     with Ledger(home).held():
         pass
+
+
+def test_a_killed_driver_worked_until_its_last_sign_of_life(
+    home: Path, tmp_path: Path, other: subprocess.Popen[str]
+) -> None:
+    (proposal,) = toy_proposals(tmp_path, 1)
+    ledger = Ledger(home)
+    holder = ledger.holder()
+    assert holder is not None
+    ledger._token = holder.token  # as the other process would
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    other.kill()
+    other.wait()
+    with sqlite3.connect(home / "ledger.sqlite") as database:  # all of it, hours ago
+        database.execute("UPDATE attempts SET started_at = started_at - 9000")
+        database.execute("UPDATE lease SET renewed_at = ?", (attempt.started_at - 8900,))
+    database.close()
+    with ledger.held():
+        assert ledger.fence_all(reason="its driver is gone") == 1
+        second = ledger.start_attempt("toy", proposal.config_hash)
+        ledger.fence_all(reason="stopped")
+    ended = [each.ended_at for each in ledger.trials("toy")[0].attempts]
+    assert ended[0] == pytest.approx(attempt.started_at - 8900)
+    assert ended[1] is not None
+    assert ended[1] >= second.started_at
 
 
 def test_a_frozen_holder_is_succeeded_on_request_and_writes_no_more(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from search.caps import committed_flops
 from search.ledger import Ledger
-from search.spending import spending
+from search.spending import spending, worker_seconds
 from search.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
 from spaces.errors import RequestError
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
@@ -137,8 +138,8 @@ def test_a_failed_trial_gets_another_try_and_what_it_cost_is_kept(
     failure = Outcome(status="failed", reason="no such operator", steps=1)
     ledger.accept(first.id, failure, spent_flops=3.0)
     assert ledger.add_trial("other", proposal) == "failed"
-    assert ledger.retry_failed("toy") == 1
-    assert ledger.retry_failed("toy") == 0
+    assert ledger.reopen("toy", "failed") == 1
+    assert ledger.reopen("toy", "failed") == 0
     waiting = [ledger.trials(name)[0] for name in ("toy", "other")]
     assert [(each.state, each.outcome) for each in waiting] == [("preempted", None)] * 2
     assert waiting[0].reason == "no such operator"
@@ -158,7 +159,7 @@ def test_what_the_trial_itself_did_is_not_tried_again(
     ledger.add_trial("toy", proposal)
     attempt = ledger.start_attempt("toy", proposal.config_hash)
     ledger.accept(attempt.id, Outcome(status=status, reason="it did"), spent_flops=1.0)
-    assert ledger.retry_failed("toy") == 0
+    assert ledger.reopen("toy", "failed") == 0
 
 
 def test_trials_set_aside_are_no_results(ledger: Ledger, proposal: Proposal) -> None:
@@ -179,3 +180,54 @@ def test_an_empty_home_says_what_to_do(tmp_path: Path) -> None:
 def test_an_unknown_sweep_names_the_known_ones(ledger: Ledger) -> None:
     with pytest.raises(RequestError, match="it holds: toy"):
         ledger.sweep("elsewhere")
+
+
+def test_each_sweep_pays_for_its_own_attempts(ledger: Ledger, proposal: Proposal) -> None:
+    ledger.add_trial("toy", proposal)
+    stopped = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.record_progress(stopped.id, step=1, spent_flops=2.0, curve=(), node="n", pid=1)
+    ledger.fence(stopped.id, reason="asked to stop", state="preempted")
+    ledger.record_sweep("other", experiment_json="{}", text_fingerprint="x", code_version="t")
+    ledger.add_trial("other", proposal)
+    attempt = ledger.start_attempt("other", proposal.config_hash)
+    outcome = replace(Outcome(status="diverged", reason="rose"), setup_seconds=1.0)
+    ledger.accept(attempt.id, outcome, spent_flops=5.0)
+    for name, spent in (("toy", 2.0), ("other", 5.0)):
+        records = ledger.trials(name)
+        assert records[0].state == "diverged"
+        assert len(records[0].attempts) == 2
+        assert committed_flops(records) == sum(spending(records).values()) == spent
+        assert worker_seconds(records)["setup"] == (1.0 if name == "other" else 0.0)
+
+
+def test_what_was_pruned_is_trained_whole_where_nothing_is_pruned(
+    ledger: Ledger, proposal: Proposal
+) -> None:
+    ledger.add_trial("toy", proposal)
+    first = ledger.start_attempt("toy", proposal.config_hash)
+    ledger.accept(first.id, Outcome(status="pruned", reason="behind"), spent_flops=3.0)
+    ledger.record_sweep("other", experiment_json="{}", text_fingerprint="x", code_version="t")
+    assert ledger.add_trial("other", proposal, takes_pruned=False) == "queued"
+    second = ledger.start_attempt("other", proposal.config_hash)
+    ledger.accept(second.id, complete_outcome(proposal), spent_flops=5.0)
+    (mine,), (theirs,) = ledger.trials("toy"), ledger.trials("other")
+    assert (mine.state, theirs.state) == ("reused", "complete")
+    assert spending([mine])["pruned"] == 3.0
+    assert spending([theirs])["search"] == 5.0
+
+
+def test_a_trial_set_aside_and_asked_for_again_counts_again(
+    ledger: Ledger, proposal: Proposal
+) -> None:
+    ledger.add_trial("toy", proposal)
+    ledger.set_aside("toy", {proposal.config_hash: "axes.d_model no longer holds 16"})
+    assert ledger.add_trial("toy", replace(proposal, purpose="search")) == "queued"
+    (record,) = ledger.trials("toy")
+    assert (record.set_aside, record.proposal.purpose, record.number) == (None, "search", 0)
+
+
+def test_a_home_that_no_database_address_can_hold_is_refused(tmp_path: Path) -> None:
+    for name in ("a?b", "a%41b"):
+        with pytest.raises(RequestError, match="use another --home"):
+            Ledger(tmp_path / name, create=True)
+    Ledger(tmp_path / "a b#ü", create=True).close()

@@ -105,7 +105,7 @@ def test_flops_by_purpose_sum_to_what_was_spent():
         record_of(three, "pruned", spent=200),
         record_of(replace(four, purpose="tuning"), 3.0, spent=400),
         record_of(replace(five, purpose="replicate"), 3.0, spent=800),
-        replace(record_of(six, 3.0, spent=10_000), state="reused"),
+        replace(record_of(six, 3.0, spent=10_000), state="reused", sweep="not the one that ran it"),
     ]
     parts = spending(cases)
     assert parts == {
