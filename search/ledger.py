@@ -202,6 +202,16 @@ class Ledger:
         with self._reading() as connection:
             return list(connection.execute(select(SWEEPS.c.name).order_by(SWEEPS.c.name)).scalars())
 
+    def state_counts(self) -> dict[str, dict[TrialState, int]]:
+        """Trials of each sweep, by state."""
+        columns = (TRIALS.c.sweep, TRIALS.c.state)
+        counted = select(*columns, func.count()).group_by(*columns)
+        found: dict[str, dict[TrialState, int]] = {}
+        with self._reading() as connection:
+            for sweep, state, count in connection.execute(counted):
+                found.setdefault(sweep, {})[state] = count
+        return found
+
     def record_projection(
         self, name: str, *, tracking_uri: str | None, experiment: str, run: str
     ) -> None:

@@ -36,6 +36,7 @@ from search.lease import LeaseLost
 from search.ledger import Ledger
 from search.ledger_errors import LedgerUnavailable
 from search.proposer import Proposer
+from search.trial import WAITING_STATES, TrialState
 
 if TYPE_CHECKING:
     from runners.projection_thread import ProjectionThread
@@ -98,6 +99,7 @@ def run_sweep(
         shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
         corpus, ground = prepare_ground(experiment, home)
         proposer = Proposer(experiment, ground)
+        before = ledger.state_counts()
         _begin(ledger, experiment, proposer)
         if retry_failed:
             count = ledger.reopen(experiment.name, "failed")
@@ -115,7 +117,11 @@ def run_sweep(
                 say=talk,
                 should_stop=should_stop,
             )
-            return _drive(driver, pool, ledger, _project(ledger, experiment.name, tracking_uri))
+            projection = _project(ledger, experiment.name, tracking_uri)
+            summary = _drive(driver, pool, ledger, projection)
+        if not summary.interrupted:
+            summary.notes += _project_others(ledger, experiment.name, before)
+        return summary
 
 
 def _drive(
@@ -204,6 +210,25 @@ def _project(ledger: Ledger, sweep: str, uri: str) -> ProjectionThread:
     thread = ProjectionThread(ledger, sweep, tracking_uri=uri)
     thread.start()
     return thread
+
+
+def _project_others(
+    ledger: Ledger, own: str, before: dict[str, dict[TrialState, int]]
+) -> list[str]:
+    """Show in MLflow what this sweep changed for others of the home; what went wrong."""
+    problems = []
+    for name, states in ledger.state_counts().items():
+        sweep = ledger.sweep(name)
+        if name == own or states == before.get(name) or sweep.mlflow_run_id is None:
+            continue
+        uri = sweep.tracking_uri or local_tracking_uri(ledger.home)
+        problem = _project(ledger, name, uri).finish(
+            interrupted=any(state in WAITING_STATES for state in states),
+            timeout_seconds=MLFLOW_PATIENCE_SECONDS,
+        )
+        if problem:
+            problems.append(f"sweep {name}, which has results of this one: {problem}")
+    return problems
 
 
 def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,17 +109,23 @@ def test_a_changed_recipe_sets_trials_aside_and_says_so(
     assert "training.weight_decay" in said
 
 
+def fails_where(arm: str) -> Callable[..., Iterator[Progress | Outcome]]:
+    """Training with a bug in one arm."""
+
+    def broken(config: TrialConfig, *rest: Any, **options: Any) -> Iterator[Progress | Outcome]:
+        if config.architecture.arm == arm:
+            raise RuntimeError(f"a bug in {arm}")
+        return run_trial(config, *rest, **options)
+
+    return broken
+
+
 def test_what_failed_is_said_and_gets_another_try_if_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     words = ["sweep", write_toy(tmp_path), "--home", str(tmp_path / "home"), "--trials", "3"]
 
-    def broken(config: TrialConfig, *rest: Any, **options: Any) -> Iterator[Progress | Outcome]:
-        if config.architecture.arm == "wide":
-            raise RuntimeError("a bug in the wide path")
-        return run_trial(config, *rest, **options)
-
-    monkeypatch.setattr("runners.pool.run_trial", broken)
+    monkeypatch.setattr("runners.pool.run_trial", fails_where("wide"))
     assert run(words) == 1
     assert "1 failed" in capfd.readouterr().err
     monkeypatch.undo()
@@ -132,3 +138,23 @@ def test_what_failed_is_said_and_gets_another_try_if_asked(
     status = run_json(capfd, "status", *words[1:4])
     assert [trial["state"] for trial in status["trials"]] == ["complete"] * 3
     assert run(["doctor", "--home", words[3]]) == 0
+
+
+def test_what_one_sweep_does_to_another_is_seen_in_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy, home = write_toy(tmp_path), str(tmp_path / "home")
+    other = tmp_path / "other.toml"
+    other.write_text(Path(toy).read_text().replace('name = "toy"', 'name = "other"'))
+    with monkeypatch.context() as patched:
+        patched.setattr("runners.pool.run_trial", fails_where("wide"))
+        assert run(["sweep", toy, "--home", home, "--trials", "3"]) == 1
+    assert run(["sweep", str(other), "--home", home, "--trials", "3", "--retry-failed"]) == 0
+    ledger = Ledger(Path(home))
+    assert [record.state for record in ledger.trials("toy")][2] == "failed"  # not of this sweep yet
+    ledger.close()
+    assert run(["sweep", str(other), "--home", home, "--trials", "3", "--retry-failed"]) == 0
+    ledger = Ledger(Path(home))
+    assert [record.state for record in ledger.trials("toy")] == ["complete", "complete", "reused"]
+    ledger.close()
+    assert run(["doctor", "--home", home]) == 0
