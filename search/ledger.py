@@ -41,14 +41,13 @@ from search.ledger_rows import (
     accepted_outcome,
     fence_attempts,
     keep_stale,
+    queue_trial,
     read_attempt,
     read_stale_outcomes,
     read_trials,
     reopen_trials,
-    return_trial,
     set_state,
     settle_trials,
-    state_elsewhere,
     trial_update,
 )
 from search.redaction import redact
@@ -60,6 +59,7 @@ from search.tables import (
     TRIALS,
     create_tables,
     open_engine,
+    require_plain,
 )
 from search.trial import CurvePoint, Outcome, Proposal, TrialState, canonical_json
 from spaces.errors import RequestError
@@ -74,11 +74,7 @@ class Ledger:
 
     def __init__(self, home: Path, *, create: bool = False) -> None:
         """Open the ledger of a home; `RequestError` where there is none and none is created."""
-        if strange := set("?%") & set(str(home.resolve())):
-            raise RequestError(
-                f"{home.resolve()} holds {' and '.join(sorted(strange))}, which the address of a "
-                f"database cannot; use another --home"
-            )
+        require_plain(home)
         self.path = home / FILE_NAME
         if not self.path.exists() and not create:
             raise RequestError(
@@ -204,8 +200,8 @@ class Ledger:
 
     def state_counts(self) -> dict[str, dict[TrialState, int]]:
         """Trials of each sweep, by state."""
-        columns = (TRIALS.c.sweep, TRIALS.c.state)
-        counted = select(*columns, func.count()).group_by(*columns)
+        of_sweeps = select(TRIALS.c.sweep, TRIALS.c.state, func.count())
+        counted = of_sweeps.group_by(TRIALS.c.sweep, TRIALS.c.state)
         found: dict[str, dict[TrialState, int]] = {}
         with self._reading() as connection:
             for sweep, state, count in connection.execute(counted):
@@ -241,30 +237,7 @@ class Ledger:
         ``takes_pruned`` a trial that another sweep pruned is queued to be trained whole.
         """
         with self._writing("trial") as connection:
-            state = return_trial(connection, sweep, proposal)
-            if state is not None:
-                return state
-            known = accepted_outcome(connection, proposal.config_hash)
-            if known is not None and known.status == "pruned" and not takes_pruned:
-                reopen_trials(connection, [proposal.config_hash])
-                known = None
-            state = "queued" if known is None else state_elsewhere(known.status)
-            number = connection.execute(
-                select(func.coalesce(func.max(TRIALS.c.number), -1) + 1).where(
-                    TRIALS.c.sweep == sweep
-                )
-            ).scalar_one()
-            connection.execute(
-                insert(TRIALS).values(
-                    sweep=sweep,
-                    config_hash=proposal.config_hash,
-                    number=number,
-                    proposal_json=canonical_json(proposal),
-                    state=state,
-                    created_at=time.time(),
-                )
-            )
-        return state
+            return queue_trial(connection, sweep, proposal, takes_pruned=takes_pruned)
 
     def accepted(self, config_hash: str) -> Outcome | None:
         """The accepted outcome of an identity in this home, whatever its status; None without."""

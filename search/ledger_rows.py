@@ -73,11 +73,11 @@ def set_state(connection: Connection, sweep: str, config_hash: str, state: Trial
 def settle_trials(connection: Connection, sweep: str, config_hash: str, status: str) -> None:
     """An identity's outcome is there: no trial of it waits any longer, in whatever sweep."""
     others = update(TRIALS).where(TRIALS.c.config_hash == config_hash, TRIALS.c.sweep != sweep)
-    connection.execute(others.values(state=state_elsewhere(status)))
+    connection.execute(others.values(state=_state_elsewhere(status)))
     set_state(connection, sweep, config_hash, _final_state(status))
 
 
-def state_elsewhere(status: str) -> TrialState:
+def _state_elsewhere(status: str) -> TrialState:
     """The state of a trial whose outcome of that status another sweep of the home brought."""
     return "reused" if status == "complete" else _final_state(status)
 
@@ -94,7 +94,34 @@ def reopen_trials(connection: Connection, config_hashes: Sequence[str]) -> None:
     connection.execute(reopened.values(state="preempted"))
 
 
-def return_trial(connection: Connection, sweep: str, proposal: Proposal) -> TrialState | None:
+def queue_trial(
+    connection: Connection, sweep: str, proposal: Proposal, *, takes_pruned: bool
+) -> TrialState:
+    """Add a trial to a sweep, in the state that what the home knows of it gives."""
+    state = _return_trial(connection, sweep, proposal)
+    if state is not None:
+        return state
+    known = accepted_outcome(connection, proposal.config_hash)
+    if known is not None and known.status == "pruned" and not takes_pruned:
+        reopen_trials(connection, [proposal.config_hash])
+        known = None
+    state = "queued" if known is None else _state_elsewhere(known.status)
+    number = func.coalesce(func.max(TRIALS.c.number), -1) + 1
+    next_number = connection.execute(select(number).where(TRIALS.c.sweep == sweep)).scalar_one()
+    connection.execute(
+        insert(TRIALS).values(
+            sweep=sweep,
+            config_hash=proposal.config_hash,
+            number=next_number,
+            proposal_json=canonical_json(proposal),
+            state=state,
+            created_at=time.time(),
+        )
+    )
+    return state
+
+
+def _return_trial(connection: Connection, sweep: str, proposal: Proposal) -> TrialState | None:
     """Let a trial that was set aside belong to its sweep again, for the reason it is asked for
     now; its state, or None where the sweep has none of that identity."""
     returned = trial_update(sweep, proposal.config_hash).values(

@@ -25,6 +25,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
+from spaces.errors import RequestError
+
 METADATA = MetaData()
 
 SWEEPS = Table(
@@ -105,6 +107,15 @@ LEASE = Table(
 
 IMMEDIATE = {"begin": "BEGIN IMMEDIATE"}
 """Execution options of a transaction that writes: it takes the lock before it reads."""
+
+
+def require_plain(home: Path) -> None:
+    """Raise `RequestError` where a home's path is none that the address of a database can hold."""
+    if strange := set("?%") & set(str(home.resolve())):
+        raise RequestError(
+            f"{home.resolve()} holds {' and '.join(sorted(strange))}, which the address of a "
+            f"database cannot; use another --home"
+        )
 
 
 def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:

@@ -29,6 +29,7 @@ from search.limits import predicted_memory_bytes
 from search.proposer import Ground, Proposer
 from search.pruning import may_prune
 from search.results import configuration_numbers
+from search.tables import require_plain
 from search.trial import Outcome, Proposal, TrialState
 from search.tuning import RATE, STEP_SCALE
 from spaces.errors import RequestError
@@ -81,6 +82,7 @@ def run(argv: list[str]) -> int:
     options, experiment = parse_experiment_options(PlanOptions, argv, verb="plan")
     if options.price is not None and options.price < 0:
         raise RequestError(f"--price must not be negative, got {options.price:g}")
+    require_plain(options.home)
     with tempfile.TemporaryDirectory() as scratch:
         home = options.home if (options.home / FILE_NAME).exists() else Path(scratch)
         _, ground = prepare_ground(experiment, options.home)

@@ -103,7 +103,9 @@ def run_sweep(
         _begin(ledger, experiment, proposer)
         if retry_failed:
             count = ledger.reopen(experiment.name, "failed")
-            talk(f"{count} failed trial{'s' * (count != 1)}: another try")
+            talk(
+                f"{count} failed trial{'s' * (count > 1)}: another try" if count else "none failed"
+            )
         with Watcher(trials=experiment.trials) as watcher:
             watcher.seed(ledger.trials(experiment.name))
             pool = _open_pool(experiment, corpus, home, insecure=insecure)

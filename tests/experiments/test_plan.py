@@ -159,3 +159,9 @@ def test_a_plan_counts_what_set_aside_trials_spent(file, tmp_path, ground, capfd
     document = run_json(capfd, *changed)
     assert document["totals"]["to_run"] == 0
     assert "limits.max_flops" in document["stopped_by"]
+
+
+def test_a_home_that_no_sweep_could_use_is_not_planned_in(file, tmp_path, capfd):
+    assert run(["plan", str(file), "--home", str(tmp_path / "a?b")]) == 2
+    assert "use another --home" in capfd.readouterr().err
+    assert not (tmp_path / "a?b").exists()

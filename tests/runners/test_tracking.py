@@ -19,9 +19,9 @@ from runners.mlflow_check import compare_sweep
 from runners.mlflow_database import analyse_database
 from runners.mlflow_view import BEST_VIEW_KEY, local_tracking_uri
 from runners.tracking import MlflowProjection, log_fit
-from search.ledger import Ledger, TrialRecord
+from search.ledger import Attempt, Ledger, TrialRecord
 from search.results import configuration_numbers, outcome_numbers
-from search.trial import Outcome
+from search.trial import CurvePoint, Outcome
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
 
 
@@ -101,18 +101,23 @@ def test_mlflow_equals_the_ledger_run_by_run_however_often_it_is_sent(tmp_path: 
     assert f"mlflow.sharedViewState.{BEST_VIEW_KEY}" in experiment.tags
 
 
+def begin(ledger: Ledger, scratch: Path) -> tuple[Attempt, Outcome, CurvePoint]:
+    """An attempt at one trial, its whole outcome, and a first point that differs from it."""
+    (proposal,) = toy_proposals(scratch, 1)
+    whole = complete_outcome(proposal)
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    return attempt, whole, replace(whole.curve[0], train_loss_nats=9.0)
+
+
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("in_one_process", [True, False])
 def test_another_try_leaves_nothing_of_the_failure_in_its_run(
     tmp_path: Path, in_one_process: bool
 ) -> None:
     ledger = open_ledger(tmp_path / "home", toy_experiment())
-    (proposal,) = toy_proposals(tmp_path, 1)
     uri = local_tracking_uri(tmp_path / "home")
-    whole = complete_outcome(proposal)
-    half = replace(whole.curve[0], train_loss_nats=9.0)
-    ledger.add_trial("toy", proposal)
-    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    attempt, whole, half = begin(ledger, tmp_path)
     failure = Outcome(status="failed", reason="a bug", steps=half.step, curve=(half,))
     ledger.accept(attempt.id, failure, spent_flops=1.0)
     projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
@@ -120,7 +125,7 @@ def test_another_try_leaves_nothing_of_the_failure_in_its_run(
     ledger.reopen("toy", "failed")
     if not in_one_process:
         projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
-    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    attempt = ledger.start_attempt("toy", ledger.trials("toy")[0].config_hash)
     projection.sync()
     ledger.accept(attempt.id, whole, spent_flops=1.0)
     projection.finish(interrupted=False)
@@ -136,12 +141,8 @@ def test_points_that_were_trained_again_otherwise_are_those_of_the_ledger(
     tmp_path: Path, in_one_process: bool
 ) -> None:
     ledger = open_ledger(tmp_path / "home", toy_experiment())
-    (proposal,) = toy_proposals(tmp_path, 1)
     uri = local_tracking_uri(tmp_path / "home")
-    whole = complete_outcome(proposal)
-    half = replace(whole.curve[0], train_loss_nats=9.0)
-    ledger.add_trial("toy", proposal)
-    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    attempt, whole, half = begin(ledger, tmp_path)
     ledger.record_progress(
         attempt.id, step=half.step, spent_flops=1.0, curve=(half,), node="n", pid=1
     )
@@ -150,7 +151,7 @@ def test_points_that_were_trained_again_otherwise_are_those_of_the_ledger(
     ledger.fence(attempt.id, reason="killed", state="lost")
     if not in_one_process:
         projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
-    attempt = ledger.start_attempt("toy", proposal.config_hash)
+    attempt = ledger.start_attempt("toy", ledger.trials("toy")[0].config_hash)
     ledger.accept(attempt.id, whole, spent_flops=1.0)
     projection.finish(interrupted=False)
     assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
