@@ -64,7 +64,7 @@ class _Sent:
     rank: int | None = None
     rank_step: int | None = None
     """Step of the last rank; None until it is looked up."""
-    losses: dict[int, float] | None = None
+    losses: dict[int, float | None] | None = None
     """Training loss by step, of the points of the curve; None until it is looked up."""
 
 
@@ -201,7 +201,7 @@ class MlflowProjection:
         if outcome is not None and (record.outcome is None or outcome != record.outcome.status):
             return True
         if sent.losses is None and record.curve:
-            sent.losses = self._history(sent.run_id, "train_loss_nats")
+            sent.losses = dict(self._history(sent.run_id, "train_loss_nats"))
         was = sent.losses or {}
         return any(was.get(p.step, p.train_loss_nats) != p.train_loss_nats for p in record.curve)
 
@@ -244,7 +244,7 @@ class MlflowProjection:
         new = [point for point in curve_points(record) if point.step not in sent.losses]
         if new:
             self._log_points(sent, new)
-            sent.losses |= {p.step: p.value for p in new if p.name == "train_loss_nats"}
+            sent.losses |= {point.step: point.train_loss_nats for point in record.curve}
 
     def _send_rank(self, sent: _Sent, rank: int | None) -> None:
         if rank is None or rank == sent.rank:
