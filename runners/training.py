@@ -35,8 +35,9 @@ from runners.schedule import learning_rate_at
 from runners.step import EagerEngine, OutOfMemoryAtOneSequence, StepEngine
 from runners.text import Corpus
 from runners.trial_log import TrialLog
-from search.trial import Outcome, OutcomeStatus, Progress, TrialConfig, canonical_json
+from search.trial import Outcome, OutcomeStatus, Progress, TrialConfig
 from spaces.errors import RequestError
+from spaces.identity import canonical_json
 from spaces.model import DualPathModel
 
 StopReason = Literal["preempted", "pruned"]

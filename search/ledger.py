@@ -32,7 +32,7 @@ from search.lease import (
     renew_lease,
     take_lease,
 )
-from search.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, explaining
+from search.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, RowMissing, explaining
 from search.ledger_records import Attempt, StaleOutcome, SweepRecord, Throughput, TrialRecord
 from search.ledger_rows import (
     INTERRUPTIONS,
@@ -46,23 +46,27 @@ from search.ledger_rows import (
     read_stale_outcomes,
     read_trials,
     reopen_trials,
-    set_state,
     settle_trials,
-    trial_update,
+    update_trial,
 )
 from search.redaction import redact
 from search.tables import (
     ATTEMPTS,
     IMMEDIATE,
     OUTCOMES,
+    SCHEMA_VERSION,
     SWEEPS,
     TRIALS,
     create_tables,
     open_engine,
+    open_older,
+    require_known,
     require_plain,
+    schema_version,
 )
-from search.trial import CurvePoint, Outcome, Proposal, TrialState, canonical_json
+from search.trial import CurvePoint, Outcome, Proposal, TrialState
 from spaces.errors import RequestError
+from spaces.identity import canonical_json
 
 __all__ = ["Attempt", "Ledger", "StaleOutcome", "SweepRecord", "Throughput", "TrialRecord"]
 
@@ -85,10 +89,34 @@ class Ledger:
         self.home = home
         self._token: str | None = None
         self._earlier_life: float | None = None
+        self._is_copy = False
         self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
-        if create:
-            with explaining(self.path):
-                create_tables(self._engine, lock_wait_seconds=LOCK_WAIT_SECONDS)
+        with explaining(self.path):
+            if create:
+                self._bring_up_to_date()
+            else:
+                self._read_as_today()
+
+    def _bring_up_to_date(self) -> None:
+        """Make the file's tables today's, before it is written to."""
+        create_tables(self._engine, path=self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
+
+    def _read_as_today(self) -> None:
+        """Read a file of an older release through a copy in memory, until a driver holds it."""
+        version = schema_version(self._engine)
+        require_known(version, self.path)
+        if version < SCHEMA_VERSION:
+            self._engine.dispose()
+            self._engine = open_older(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
+            self._is_copy = True
+
+    def _require_file(self) -> None:
+        """Leave the copy in memory for the file itself, brought up to date."""
+        if self._is_copy:
+            self._engine.dispose()
+            self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
+            self._bring_up_to_date()
+            self._is_copy = False
 
     def close(self) -> None:
         """Release the file."""
@@ -97,6 +125,8 @@ class Ledger:
     @contextmanager
     def _writing(self, what: str | None = None) -> Iterator[Connection]:
         """One transaction that writes; ``what`` names its crash points."""
+        with explaining(self.path):
+            self._require_file()
         with (
             explaining(self.path),
             self._engine.execution_options(**IMMEDIATE).begin() as connection,
@@ -124,6 +154,8 @@ class Ledger:
     @contextmanager
     def held(self, *, take_over: bool = False) -> Iterator[None]:
         """Hold the home meanwhile, as its one driver. Raises `RequestError` naming another one."""
+        with explaining(self.path):
+            self._require_file()
         with (
             explaining(self.path),
             self._engine.execution_options(**IMMEDIATE).begin() as connection,
@@ -213,7 +245,7 @@ class Ledger:
     ) -> None:
         """Where the sweep lies in MLflow; ``tracking_uri`` None is the home's own database."""
         with self._writing("projection") as connection:
-            connection.execute(
+            found = connection.execute(
                 update(SWEEPS)
                 .where(SWEEPS.c.name == name)
                 .values(
@@ -222,11 +254,13 @@ class Ledger:
                     mlflow_run_id=run,
                 )
             )
+            if found.rowcount != 1:
+                raise RowMissing(f"no sweep {name!r}")
 
     def record_run(self, sweep: str, config_hash: str, run_id: str) -> None:
         """Where a trial lies in MLflow."""
         with self._writing("projection") as connection:
-            connection.execute(trial_update(sweep, config_hash).values(mlflow_run_id=run_id))
+            update_trial(connection, sweep, config_hash, mlflow_run_id=run_id)
 
     # Trials
 
@@ -269,7 +303,7 @@ class Ledger:
         """For each configuration hash, why the trial is no part of the experiment now, or None."""
         with self._writing() as connection:
             for config_hash, reason in reasons.items():
-                connection.execute(trial_update(sweep, config_hash).values(set_aside=reason))
+                update_trial(connection, sweep, config_hash, set_aside=reason)
 
     def trials(self, sweep: str) -> list[TrialRecord]:
         """Every trial of a sweep in order of proposal."""
@@ -277,11 +311,12 @@ class Ledger:
             return read_trials(connection, TRIALS.c.sweep == sweep)
 
     def trial(self, sweep: str, config_hash: str) -> TrialRecord:
-        """One trial of a sweep."""
+        """One trial of a sweep. Raises `RowMissing`."""
         with self._reading() as connection:
             which = (TRIALS.c.sweep == sweep) & (TRIALS.c.config_hash == config_hash)
-            (record,) = read_trials(connection, which)
-        return record
+            for record in read_trials(connection, which):
+                return record
+        raise RowMissing(f"no trial {config_hash} of sweep {sweep!r}")
 
     def stale_outcomes(self) -> list[StaleOutcome]:
         """Outcomes of the home that came too late, oldest first."""
@@ -313,7 +348,7 @@ class Ledger:
                 .mappings()
                 .one()
             )
-            connection.execute(trial_update(sweep, config_hash).values(state="running"))
+            update_trial(connection, sweep, config_hash, state="running")
         return read_attempt(row)
 
     def record_progress(
@@ -370,7 +405,7 @@ class Ledger:
                 )
             )
             if outcome.status in INTERRUPTIONS:
-                set_state(connection, row["sweep"], row["config_hash"], "preempted")
+                update_trial(connection, row["sweep"], row["config_hash"], state="preempted")
                 return "accepted"
             connection.execute(
                 insert(OUTCOMES).values(

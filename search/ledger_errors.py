@@ -22,6 +22,16 @@ class DiskFull(LedgerUnavailable):
     """There is no room for the ledger's next write."""
 
 
+class RowMissing(LedgerUnavailable):
+    """What was to be changed is not there; the transaction left no trace."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"the ledger holds {what}, so nothing was written; `isoflop doctor` says whether the "
+            f"ledger is whole"
+        )
+
+
 @contextmanager
 def explaining(path: Path) -> Iterator[None]:
     """Errors of SQLite as what happened, to which file, and what to do."""

@@ -21,9 +21,11 @@ from sqlalchemy import (
     update,
 )
 
+from search.ledger_errors import RowMissing
 from search.ledger_records import Attempt, StaleOutcome, TrialRecord
 from search.tables import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
-from search.trial import CurvePoint, Outcome, Proposal, TrialState, canonical_json
+from search.trial import CurvePoint, Outcome, Proposal, TrialState
+from spaces.identity import canonical_json, with_fields_of_before
 
 Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
 Fenced = Literal["lost", "preempted"]
@@ -36,8 +38,14 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def trial_update(sweep: str, config_hash: str) -> Update:
-    """An update of one trial, its values still to be named."""
+def update_trial(connection: Connection, sweep: str, config_hash: str, **values: Any) -> None:
+    """Change one trial. Raises `RowMissing` where there is none."""
+    found = connection.execute(_update_of(sweep, config_hash).values(**values))
+    if found.rowcount != 1:
+        raise RowMissing(f"no trial {config_hash} of sweep {sweep!r}")
+
+
+def _update_of(sweep: str, config_hash: str) -> Update:
     return update(TRIALS).where(TRIALS.c.sweep == sweep, TRIALS.c.config_hash == config_hash)
 
 
@@ -61,20 +69,15 @@ def fence_attempts(
         .returning(ATTEMPTS.c.sweep, ATTEMPTS.c.config_hash)
     ).all()
     for sweep, config_hash in fenced:
-        set_state(connection, sweep, config_hash, "preempted")
+        update_trial(connection, sweep, config_hash, state="preempted")
     return len(fenced)
-
-
-def set_state(connection: Connection, sweep: str, config_hash: str, state: TrialState) -> None:
-    """Write down where a trial stands."""
-    connection.execute(trial_update(sweep, config_hash).values(state=state))
 
 
 def settle_trials(connection: Connection, sweep: str, config_hash: str, status: str) -> None:
     """An identity's outcome is there: no trial of it waits any longer, in whatever sweep."""
     others = update(TRIALS).where(TRIALS.c.config_hash == config_hash, TRIALS.c.sweep != sweep)
     connection.execute(others.values(state=_state_elsewhere(status)))
-    set_state(connection, sweep, config_hash, _final_state(status))
+    update_trial(connection, sweep, config_hash, state=_final_state(status))
 
 
 def _state_elsewhere(status: str) -> TrialState:
@@ -124,7 +127,7 @@ def queue_trial(
 def _return_trial(connection: Connection, sweep: str, proposal: Proposal) -> TrialState | None:
     """Let a trial that was set aside belong to its sweep again, for the reason it is asked for
     now; its state, or None where the sweep has none of that identity."""
-    returned = trial_update(sweep, proposal.config_hash).values(
+    returned = _update_of(sweep, proposal.config_hash).values(
         set_aside=None, proposal_json=canonical_json(proposal)
     )
     state: TrialState | None = connection.execute(
@@ -138,8 +141,7 @@ def accepted_outcome(connection: Connection, config_hash: str) -> Outcome | None
     text = connection.execute(
         select(OUTCOMES.c.outcome_json).where(OUTCOMES.c.config_hash == config_hash)
     ).scalar_one_or_none()
-    outcome: Outcome | None = None if text is None else _adapter(Outcome).validate_json(text)
-    return outcome
+    return None if text is None else _read_outcome(text)
 
 
 def keep_stale(connection: Connection, attempt: RowMapping, text: str) -> Acceptance:
@@ -210,15 +212,32 @@ def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[Tria
     return [_read_trial(row, tuple(attempts[row["config_hash"]])) for row in rows]
 
 
+def read_proposal(text: str, config_hash: str) -> Proposal:
+    """A proposal from its row, known by the row's hash."""
+    proposal: Proposal = _read(Proposal, text)
+    proposal.config.stored_as(config_hash)
+    return proposal
+
+
+def _read_outcome(text: str) -> Outcome:
+    outcome: Outcome = _read(Outcome, text)
+    return outcome
+
+
+def _read(kind: type, text: str) -> Any:
+    """A value from its JSON, of this release or an older one."""
+    return _adapter(kind).validate_python(with_fields_of_before(kind, json.loads(text)))
+
+
 def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
     text = row["outcome_json"]
     return TrialRecord(
         number=row["number"],
-        proposal=_adapter(Proposal).validate_json(row["proposal_json"]),
+        proposal=read_proposal(row["proposal_json"], row["config_hash"]),
         state=row["state"],
         set_aside=row["set_aside"],
         attempts=attempts,
-        outcome=None if text is None else _adapter(Outcome).validate_json(text),
+        outcome=None if text is None else _read_outcome(text),
         accepted_at=row["accepted_at"],
         mlflow_run_id=row["mlflow_run_id"],
         created_at=row["created_at"],
@@ -238,7 +257,7 @@ def read_stale_outcomes(connection: Connection) -> list[StaleOutcome]:
         StaleOutcome(
             config_hash=config_hash,
             attempt_number=number,
-            outcome=_adapter(Outcome).validate_json(text),
+            outcome=_read_outcome(text),
             conflict=conflict,
         )
         for config_hash, number, text, conflict in rows

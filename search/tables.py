@@ -1,7 +1,14 @@
-"""What does the ledger's database look like?"""
+"""What does the ledger's database look like, and what did it look like in older releases?
+
+The file says its version (SQLite's ``user_version``). An older one is read through a copy in memory
+that is brought up to date, and brought up to date itself once a driver writes to it: in one
+transaction, with a copy of the file as it was kept beside it. A newer one is refused.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
 from pathlib import Path
@@ -22,8 +29,10 @@ from sqlalchemy import (
     UniqueConstraint,
     create_engine,
     event,
+    inspect,
 )
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.pool import StaticPool
 
 from spaces.errors import RequestError
 
@@ -53,8 +62,12 @@ TRIALS = Table(
     Column("set_aside", String),
     Column("created_at", Float, nullable=False),
     Column("mlflow_run_id", String),
+    Column("parent_hash", String),
+    Column("cost_flops", Float),
     UniqueConstraint("sweep", "number"),
 )
+"""``parent_hash``: the trial whose checkpoint a trial starts from; ``cost_flops``: what it then
+costs itself, less than the FLOPs behind its result. Both are null for a trial from scratch."""
 ATTEMPTS = Table(
     "attempts",
     METADATA,
@@ -105,6 +118,17 @@ LEASE = Table(
 )
 """At most one row: the driver that writes to this home."""
 
+SCHEMA_VERSION = 2
+"""Of the tables above. A change of them raises it and says in `STEPS` how an older file follows."""
+
+STEPS: dict[int, tuple[str, ...]] = {
+    2: (
+        "ALTER TABLE trials ADD COLUMN parent_hash VARCHAR",
+        "ALTER TABLE trials ADD COLUMN cost_flops FLOAT",
+    ),
+}
+"""Statements that bring a file of the version before to each version."""
+
 IMMEDIATE = {"begin": "BEGIN IMMEDIATE"}
 """Execution options of a transaction that writes: it takes the lock before it reads."""
 
@@ -120,7 +144,24 @@ def require_plain(home: Path) -> None:
 
 def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:
     """SQLite, flushed at every commit; transactions begin as the ``begin`` option says."""
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": lock_wait_seconds})
+    return _prepared(
+        create_engine(f"sqlite:///{path}", connect_args={"timeout": lock_wait_seconds})
+    )
+
+
+def open_older(path: Path, *, lock_wait_seconds: float) -> Engine:
+    """A file of an older release as it would be now: a copy in memory, the file left alone."""
+    memory = sqlite3.connect(":memory:", check_same_thread=False)
+    with contextlib.closing(sqlite3.connect(path, timeout=lock_wait_seconds)) as file:
+        file.backup(memory)
+    engine = _prepared(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
+    with engine.execution_options(**IMMEDIATE).begin() as connection:
+        _bring_up_to_date(connection)
+    return engine
+
+
+def _prepared(engine: Engine) -> Engine:
+    """The engine with every connection set up as the ledger needs it."""
 
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
@@ -136,11 +177,63 @@ def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:
     return engine
 
 
-def create_tables(engine: Engine, *, lock_wait_seconds: float) -> None:
-    """Make what is missing, in WAL mode; several processes may do so at once."""
+def schema_version(engine: Engine) -> int:
+    """The version that a file's tables have; 0 where it has none."""
+    with engine.connect() as connection:
+        return _version_of(connection)
+
+
+def require_known(version: int, path: Path) -> None:
+    """Raise `RequestError` where a file is of a newer release than this one."""
+    if version > SCHEMA_VERSION:
+        raise RequestError(
+            f"a ledger is read by the release that wrote it or a newer one, but {path} has schema "
+            f"{version} and this release knows {SCHEMA_VERSION}; update isoflop (nothing was "
+            f"changed)"
+        )
+
+
+def create_tables(engine: Engine, *, path: Path, lock_wait_seconds: float) -> None:
+    """Make what is missing, in WAL mode, and bring an older file up to date, a copy of it kept;
+    several processes may do so at once."""
     _switch_to_wal(engine, until=time.monotonic() + lock_wait_seconds)
+    version = schema_version(engine)
+    require_known(version, path)
     with engine.execution_options(**IMMEDIATE).begin() as connection:
-        METADATA.create_all(connection)
+        before = _version_of(connection)
+        if 0 < before < SCHEMA_VERSION:
+            _keep_copy(path, path.with_name(f"{path.stem}.schema-{before}{path.suffix}"))
+        _bring_up_to_date(connection)
+
+
+def _version_of(connection: Connection) -> int:
+    """The version that the tables have; 0 where there are none."""
+    number: int = connection.exec_driver_sql("PRAGMA user_version").scalar_one()
+    unnumbered = number == 0 and inspect(connection).has_table(SWEEPS.name)
+    return 1 if unnumbered else number  # the first release wrote no number
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    """From whatever version the tables have to today's, inside one transaction."""
+    before = _version_of(connection)
+    METADATA.create_all(connection)
+    for version in range(before + 1, SCHEMA_VERSION + 1) if before else ():
+        for statement in STEPS[version]:
+            connection.exec_driver_sql(statement)
+    if before < SCHEMA_VERSION:
+        connection.exec_driver_sql(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _keep_copy(path: Path, place: Path) -> None:
+    """The file as it is, whole under the copy's name or not there."""
+    partial = place.with_name(f".{place.name}.{os.getpid()}.partial")
+    partial.unlink(missing_ok=True)
+    with (
+        contextlib.closing(sqlite3.connect(partial)) as copy,
+        contextlib.closing(sqlite3.connect(path)) as file,
+    ):
+        file.backup(copy)
+    partial.replace(place)
 
 
 def _switch_to_wal(engine: Engine, *, until: float) -> None:

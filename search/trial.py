@@ -7,17 +7,17 @@ the ledger stores them as JSON and ``analysis`` reads them.
 from __future__ import annotations
 
 import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from spaces.architecture import Architecture
 from spaces.budget import Budget
 from spaces.flops import train_flops_per_token
+from spaces.identity import canonical_json
 
 RECORD_VERSION = 1
-"""Raised when the meaning of a trial's result changes; part of its identity."""
+"""Version of the canonical form and of what a result means; part of every identity."""
 
 SearchArm = Literal["dual", "loop", "wide", "standard", "unrolled"]
 """The architecture's arm, or ``unrolled``: the standard arm with K x depth unshared layers."""
@@ -84,13 +84,22 @@ class TrialConfig:
     data_seed: int = 0
     """Seed of the order of the training sequences; common across arms."""
     record_version: int = RECORD_VERSION
-    """Version of the record's meaning."""
+    """Version of the canonical form and of the record's meaning."""
 
     @cached_property
     def config_hash(self) -> str:
-        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        """The first 16 hexadecimal digits of the SHA-256 of the canonical JSON.
+
+        Of a configuration that was stored, the hash that it was stored under (`stored_as`).
+        """
         text = canonical_json(self)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def stored_as(self, config_hash: str) -> TrialConfig:
+        """This configuration, known by the hash of its row: that *is* its identity, and is never
+        computed again."""
+        self.__dict__["config_hash"] = config_hash
+        return self
 
     @property
     def num_sequences(self) -> int:
@@ -262,8 +271,3 @@ class Proposal:
     def train_flops(self) -> int:
         """Training FLOPs of the whole trial, in the budget's convention."""
         return self.train_flops_per_token * self.config.tokens
-
-
-def canonical_json(value: Any) -> str:
-    """JSON of a frozen value with sorted keys and no spaces: equal values give equal text."""
-    return json.dumps(asdict(value), sort_keys=True, separators=(",", ":"))

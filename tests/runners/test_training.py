@@ -19,10 +19,11 @@ import runners.step
 from runners.checkpoint import load_checkpoint
 from runners.text import Corpus
 from runners.training import StopReason, TrainingOptions, evaluation_steps, run_trial
-from search.trial import CurvePoint, Outcome, Progress, TrialConfig, canonical_json
+from search.trial import CurvePoint, Outcome, Progress, TrialConfig
 from spaces.architecture import Arm
 from spaces.errors import RequestError
 from spaces.flops import train_flops_per_token
+from spaces.identity import canonical_json
 from tests.runners.small import SIZES, small_architecture, small_trial
 
 CPU = TrainingOptions()
