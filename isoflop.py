@@ -1,13 +1,13 @@
 """The public names of isoflop; nothing is implemented here."""
 
-from analysis.fit import Fit, Prediction
-from analysis.fitting import fit
-from analysis.laws import Bounds, Law, Term
-from analysis.records import frame_of
-from analysis.sweep_fit import SweepFit, fit_sweep
-from search.experiment import Experiment, load_experiment
-from search.ledger import Ledger
-from search.trial import Outcome, TrainingRecipe, TrialConfig
+from analysis.fit.fit_result import Fit, Prediction
+from analysis.fit.fitting import fit
+from analysis.laws.law import Bounds, Law, Term
+from analysis.points.sweep_frame import frame_of
+from analysis.sweep.sweep_fit import SweepFit, fit_sweep
+from search.asked.experiment import Experiment, load_experiment
+from search.record.ledger import Ledger
+from search.record.trial import Outcome, TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture
 from spaces.budget import Axes, Budget, Solution, solve
 from spaces.certificate import FlopCertificate, certify

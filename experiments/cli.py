@@ -56,7 +56,7 @@ def run(argv: list[str]) -> int:
     if verb not in VERBS:
         print(f"isoflop: unknown verb {verb!r}; use one of {', '.join(VERBS)}", file=sys.stderr)
         return EXIT_WRONG_REQUEST
-    from search.redaction import redact
+    from search.record.redaction import redact
     from spaces.errors import RequestError
 
     try:

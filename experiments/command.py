@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
-from search.redaction import redact
+from search.record.redaction import redact
 
 Options = TypeVar("Options")
 

@@ -6,13 +6,13 @@ import math
 import sys
 from statistics import fmean
 
-from analysis.gain import FrontierPoint, Gain, compute_equivalent_gains
+from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
 from experiments.command import talk
-from search.denoised import loss_of
-from search.ledger import TrialRecord
-from search.noise import budget_noise, by_configuration
-from search.results import by_budget
-from search.tuned import ArmTuning, arm_tunings
+from search.belief.seed_noise import budget_noise, by_configuration
+from search.propose.tuned_arms import ArmTuning, arm_tunings
+from search.record.ledger import TrialRecord
+from search.record.numbers import by_budget
+from search.record.trial_records import loss_of
 
 
 def gains_of(records: list[TrialRecord]) -> list[Gain]:

@@ -14,14 +14,14 @@ import tyro
 from pydantic import ValidationError
 
 from experiments.command import default_home, parse_options, talk
-from search.experiment import Experiment, describe_errors, find_experiment, load_experiment
-from search.ledger import Ledger
-from search.proposer import Ground
-from search.trial import Precision
+from search.asked.experiment import Experiment, describe_errors, find_experiment, load_experiment
+from search.propose.proposer import Ground
+from search.record.ledger import Ledger
+from search.record.trial import Precision
 from spaces.errors import RequestError
 
 if TYPE_CHECKING:
-    from runners.text import Corpus
+    from runners.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def open_sweep(options: SweepOptions) -> tuple[Ledger, str]:
 
 def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
     """Read, split and tokenise the text (cached), and settle what proposals rest on."""
-    from runners.text import prepare_corpus
+    from runners.text.corpus import prepare_corpus
 
     text = experiment.text
     corpus = prepare_corpus(

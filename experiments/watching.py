@@ -12,7 +12,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from search.ledger import TrialRecord
+from search.record.ledger import TrialRecord
 
 if TYPE_CHECKING:
     from runners.driver import SweepEvent

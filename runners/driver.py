@@ -15,15 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from runners.checkpoint import clear_checkpoints
-from runners.disk import Shortage, attempt_bytes, find_shortage
-from runners.pool import Assignment, Pool, Report, WorkerLost
-from search.caps import hours_cap_reached, spent_hours, why_not_start
-from search.ledger import Attempt, Ledger, TrialRecord
-from search.ledger_errors import DiskFull
-from search.proposer import Proposer
-from search.pruning import may_prune, why_prune
-from search.trial import WAITING_STATES, Outcome, Progress, Proposal
+from runners.machine.disk import Shortage, attempt_bytes, find_shortage
+from runners.pools.contract import Assignment, Pool, Report, WorkerLost
+from runners.trial.checkpoint import clear_checkpoints
+from search.limits.caps import hours_cap_reached, spent_hours, why_not_start
+from search.propose.proposer import Proposer
+from search.propose.pruning import may_prune, why_prune
+from search.record.ledger import Attempt, Ledger, TrialRecord
+from search.record.ledger_errors import DiskFull
+from search.record.trial import WAITING_STATES, Outcome, Progress, Proposal
 
 POLL_SECONDS = 0.5
 FAILURES_IN_A_ROW = 5

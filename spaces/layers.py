@@ -1,7 +1,7 @@
 """What is a layer? The deep path with its loops, the wide path, and the gates that weigh them.
 
 The block is that of arXiv 2605.30202 (section 2). What lies between matrix products are methods of
-their own, for which the engine on a GPU has kernels (`runners.fused`): `Block.attend`,
+their own, for which the engine on a GPU has kernels (`runners.engine.fused`): `Block.attend`,
 `Block.add_ffn`, `DeepPath.mix`, `Layer.combine`, `Attention.position`, `SwiGLU.activate`.
 
 The state and the matrix products have the dtype of the projections' weights. Norms, rotary

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.experiment import Experiment
-from search.ledger import Ledger
-from search.proposer import Ground, Proposer
-from search.trial import CurvePoint, Outcome, Proposal
+from search.asked.experiment import Experiment
+from search.propose.proposer import Ground, Proposer
+from search.record.ledger import Ledger
+from search.record.trial import CurvePoint, Outcome, Proposal
 
 GROUND = Ground(
     text_fingerprint="0" * 64,

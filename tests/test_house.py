@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import resource
 import subprocess
@@ -28,6 +30,55 @@ def test_imports_point_one_way() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
+
+
+DOORS = {
+    "fvcore": "spaces.certificate",
+    "matplotlib": "analysis.show",
+    "mlflow": "runners.mlflow",
+    "optuna": "search.propose.samplers",
+    "ray": "runners.pools.ray_pool",
+    "triton": "runners.engine.kernels",
+}
+"""Heavy library to the one module or package that may import it."""
+
+PEERS = "experiments.benchmarks"
+"""What we are measured against is imported there."""
+
+
+@pytest.mark.parametrize("library", DOORS)
+def test_a_heavy_library_has_one_door(library: str) -> None:
+    """Wherever in a module the import stands: at its top, in a function, for types alone."""
+    importers = {module for module, names in _imported_by_module().items() if library in names}
+    inside = {module for module in importers if _is_in(module, DOORS[library])}
+    assert inside, f"{DOORS[library]} does not import {library}: correct the list of doors"
+    assert {module for module in importers - inside if not _is_in(module, PEERS)} == set()
+
+
+def _is_in(module: str, package: str) -> bool:
+    return f"{module}.".startswith(f"{package}.")
+
+
+@functools.cache
+def _imported_by_module() -> dict[str, set[str]]:
+    """Every module of the house, to the top-level packages that it imports."""
+    files = [ROOT / "isoflop.py", *(file for room in ROOMS for file in (ROOT / room).rglob("*.py"))]
+    return {_dotted(file): _imported_by(file) for file in files}
+
+
+def _dotted(file: Path) -> str:
+    return ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported_by(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            assert node.module is not None
+            names.add(node.module.partition(".")[0])
+    return names
 
 
 def test_help_answers_within_half_a_second() -> None:

@@ -11,13 +11,14 @@ from typing import Any
 from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import gains_of, print_comparisons
 from experiments.setup import SweepOptions, open_sweep
-from runners.mlflow_view import DEFAULT_SERVER, plain_link, view_link
-from search.denoised import loss_of, recommend
-from search.ledger import SweepRecord, TrialRecord
-from search.noise import BudgetNoise, budget_noise, by_configuration
-from search.results import by_budget
-from search.trial import SearchArm
-from search.tuned import ArmTuning, arm_tunings, tuning_of
+from runners.mlflow.saved_view import DEFAULT_SERVER, plain_link, view_link
+from search.belief.arm_models import recommend
+from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
+from search.propose.tuned_arms import ArmTuning, arm_tunings, tuning_of
+from search.record.ledger import SweepRecord, TrialRecord
+from search.record.numbers import by_budget
+from search.record.trial import SearchArm
+from search.record.trial_records import loss_of
 from spaces.flops import forward_flops_per_token
 from spaces.parameters import count_parameters
 

@@ -11,9 +11,9 @@ from typing import Literal
 from experiments.cli import EXIT_DONE, EXIT_FAILED
 from experiments.command import default_home, parse_options, print_json, talk
 from experiments.setup import standard_output_kept_clean
-from runners.files import PARTIAL_SUFFIX
-from runners.mlflow_view import local_tracking_uri
-from search.ledger import FILE_NAME, Ledger, TrialRecord
+from runners.machine.files import PARTIAL_SUFFIX
+from runners.mlflow.saved_view import local_tracking_uri
+from search.record.ledger import FILE_NAME, Ledger, TrialRecord
 
 
 @dataclass(frozen=True)
@@ -168,8 +168,8 @@ def _examine_files(home: Path, sweep: str, records: list[TrialRecord]) -> Iterat
 
 
 def _examine_mlflow(ledger: Ledger, sweep: str, tracking_uri: str) -> Iterator[Finding]:
-    from runners.mlflow_check import compare_sweep
-    from runners.mlflow_database import sqlite_path
+    from runners.mlflow.comparison import compare_sweep
+    from runners.mlflow.database import sqlite_path
 
     remedy = "`isoflop doctor --rebuild-mlflow` makes it the ledger's"
     database = sqlite_path(tracking_uri)
@@ -190,8 +190,8 @@ def _examine_mlflow(ledger: Ledger, sweep: str, tracking_uri: str) -> Iterator[F
 
 def rebuild_mlflow(ledger: Ledger, tracking_uri: str) -> None:
     """Make MLflow show what the ledger has; a local database that cannot be read is put aside."""
-    from runners.mlflow_database import is_whole
-    from runners.tracking import rebuild_sweep
+    from runners.mlflow.database import is_whole
+    from runners.mlflow.projection import rebuild_sweep
 
     fenced = ledger.fence_all(reason="its driver is gone")
     if fenced:

@@ -14,8 +14,8 @@ from spaces.errors import RequestError
 if TYPE_CHECKING:
     import polars as pl
 
-    from analysis.isoflop_fit import IsoflopFit
-    from analysis.laws import Law
+    from analysis.isoflop.isoflop_fit import IsoflopFit
+    from analysis.laws.law import Law
 
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
@@ -107,8 +107,8 @@ def run(argv: list[str]) -> int:
 
 def run_gauntlet(options: FitOptions) -> int:
     """Print every published case beside ours."""
-    from analysis.fit_text import gauntlet_text
-    from analysis.gauntlet import run_gauntlet as compare
+    from analysis.gauntlet.all_cases import run_gauntlet as compare
+    from analysis.report.fit_text import gauntlet_text
 
     found = compare(options.reference)
     for what in found.skipped:
@@ -121,7 +121,7 @@ def run_gauntlet(options: FitOptions) -> int:
 
 
 def _sweep_frame(options: FitOptions) -> pl.DataFrame:
-    from experiments.records import load_frame
+    from experiments.sweep_table import load_frame
 
     assert options.experiment is not None
     return load_frame(options.experiment, options.home)
@@ -129,12 +129,12 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
 
 def run_sweep(options: FitOptions) -> int:
     """Fit every arm of a sweep, draw, log both to its run in MLflow, and print."""
-    from analysis.fit_text import sweep_text
-    from analysis.sweep_fit import draw_sweep, fit_sweep
-    from analysis.sweep_summary import sweep_summary
-    from analysis.tables import parse_roles
-    from experiments.records import log_sweep_fit
+    from analysis.points.table_reading import parse_roles
+    from analysis.report.fit_text import sweep_text
+    from analysis.report.sweep_summary import sweep_summary
+    from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
     from experiments.setup import sweep_name
+    from experiments.sweep_table import log_sweep_fit
 
     assert options.experiment is not None
     fitted = fit_sweep(
@@ -178,9 +178,9 @@ def fit_table(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str
 
 
 def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
-    from analysis.fit_text import isoflop_text
-    from analysis.isoflop_fit import fit_isoflop
-    from analysis.tables import parse_roles
+    from analysis.isoflop.isoflop_fit import fit_isoflop
+    from analysis.points.table_reading import parse_roles
+    from analysis.report.fit_text import isoflop_text
 
     fitted = fit_isoflop(
         table,
@@ -197,8 +197,8 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
 
 def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
-    from analysis.figure_data import CurvePanel, frontier_line, loss_frontier
-    from analysis.figures import draw_frontier, draw_isoflop, save
+    from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
+    from analysis.show.figures import draw_frontier, draw_isoflop, save
 
     title = Path(fitted.points.source).name
     written = save(
@@ -209,11 +209,11 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
 
 
 def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
-    from analysis.estimators import Estimator
-    from analysis.extras import extras_of
-    from analysis.fit_text import fit_text
-    from analysis.fitting import fit
-    from analysis.tables import parse_roles
+    from analysis.fit.fitting import fit
+    from analysis.objective.estimators import Estimator
+    from analysis.points.table_reading import parse_roles
+    from analysis.report.fit_text import fit_text
+    from analysis.report.further_findings import extras_of
 
     roles = parse_roles(options.column)
     fitted = fit(
@@ -245,9 +245,9 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
 def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
     """The law that was asked for; the power law over the column that the table has."""
-    from analysis.registry import law_named
-    from analysis.standard_laws import POWER_VARIABLES, power_law
-    from analysis.tables import read_frame
+    from analysis.laws.registry import law_named
+    from analysis.laws.standard_laws import POWER_VARIABLES, power_law
+    from analysis.points.table_reading import read_frame
 
     name = options.law or "chinchilla"
     if name != "power":

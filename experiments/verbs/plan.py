@@ -20,18 +20,18 @@ from experiments.setup import (
     report_set_aside,
     resolve_device,
 )
-from runners.disk import find_shortage, sweep_bytes
-from search.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
-from search.experiment import Experiment
-from search.forecast import predicted_seconds
-from search.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
-from search.limits import predicted_memory_bytes
-from search.proposer import Ground, Proposer
-from search.pruning import may_prune
-from search.results import configuration_numbers
-from search.tables import require_plain
-from search.trial import Outcome, Proposal, TrialState
-from search.tuning import RATE, STEP_SCALE
+from runners.machine.disk import find_shortage, sweep_bytes
+from search.asked.experiment import Experiment
+from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
+from search.limits.feasibility import predicted_memory_bytes
+from search.limits.forecast import predicted_seconds
+from search.propose.proposer import Ground, Proposer
+from search.propose.pruning import may_prune
+from search.propose.tuning import RATE, STEP_SCALE
+from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
+from search.record.ledger_schema import require_plain
+from search.record.numbers import configuration_numbers
+from search.record.trial import Outcome, Proposal, TrialState
 from spaces.errors import RequestError
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
@@ -143,11 +143,11 @@ def _measured_here(experiment: Experiment, measured: list[Throughput]) -> list[T
     if not measured:
         return []
     if resolve_device(experiment) == "cpu":
-        from runners.cpu import cpu_name
+        from runners.machine.cpu import cpu_name
 
         name = cpu_name()
     else:
-        from runners.device import device_name, find_device
+        from runners.machine.device import device_name, find_device
 
         name = device_name(find_device("cuda"))
     return [each for each in measured if each.device == name]

@@ -9,10 +9,10 @@ from typing import Any
 
 from experiments.command import parse_options, print_json
 from experiments.setup import SweepOptions, json_number, open_sweep
-from search.caps import caps_in_words
-from search.ledger import SweepRecord, TrialRecord
-from search.settings import LimitSettings
-from search.spending import speed, spending, worker_seconds
+from search.asked.settings import LimitSettings
+from search.limits.caps import caps_in_words
+from search.record.ledger import SweepRecord, TrialRecord
+from search.record.spending import speed, spending, worker_seconds
 
 
 @dataclass(frozen=True)

@@ -27,19 +27,20 @@ from experiments.setup import (
 from experiments.verbs.best import best_document, print_best, server_of
 from experiments.watching import Watcher
 from runners.driver import Driver, SweepSummary
-from runners.mlflow_view import local_tracking_uri
-from runners.pool import InlinePool, Pool, WorkerOptions
-from runners.text import Corpus
-from search.code_version import code_version
-from search.experiment import Experiment
-from search.lease import LeaseLost
-from search.ledger import Ledger
-from search.ledger_errors import LedgerUnavailable
-from search.proposer import Proposer
-from search.trial import WAITING_STATES, TrialState
+from runners.mlflow.saved_view import local_tracking_uri
+from runners.pools.contract import Pool, WorkerOptions
+from runners.pools.inline_pool import InlinePool
+from runners.text.corpus import Corpus
+from search.asked.experiment import Experiment
+from search.propose.proposer import Proposer
+from search.record.code_version import code_version
+from search.record.lease import LeaseLost
+from search.record.ledger import Ledger
+from search.record.ledger_errors import LedgerUnavailable
+from search.record.trial import WAITING_STATES, TrialState
 
 if TYPE_CHECKING:
-    from runners.projection_thread import ProjectionThread
+    from runners.mlflow.projection_thread import ProjectionThread
 
 MLFLOW_PATIENCE_SECONDS = 60.0
 HASTE_SECONDS = 3.0
@@ -186,7 +187,7 @@ def _open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: 
     )
     if workers.pool == "inline":
         return InlinePool(options)
-    from runners.ray_pool import RayPool
+    from runners.pools.ray_pool import RayPool
 
     return RayPool(
         options,
@@ -207,7 +208,7 @@ def ray_scratch(home: Path) -> Path:
 
 def _project(ledger: Ledger, sweep: str, uri: str) -> ProjectionThread:
     """Start sending to MLflow."""
-    from runners.projection_thread import ProjectionThread
+    from runners.mlflow.projection_thread import ProjectionThread
 
     thread = ProjectionThread(ledger, sweep, tracking_uri=uri)
     thread.start()

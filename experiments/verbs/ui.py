@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.command import default_home, parse_options, talk
 from experiments.verbs.doctor import settle_after_crash
-from runners.mlflow_view import local_tracking_uri
+from runners.mlflow.saved_view import local_tracking_uri
 from spaces.errors import RequestError
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from analysis.laws import FloatArray
-from analysis.registry import law_named
+from analysis.laws.law import FloatArray
+from analysis.laws.registry import law_named
 
 CHINCHILLA = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
 CAPACITY = {
@@ -50,7 +50,7 @@ def chinchilla_table(noise: float = 0.003, seed: int = 0, **changes: float) -> p
 
 def budget_table(noise: float = 0.003, seed: int = 0, num_sizes: int = 7) -> pl.DataFrame:
     """Six budgets with sizes around each optimum."""
-    from analysis.derived import optimal_params
+    from analysis.laws.derived_quantities import optimal_params
 
     flops = np.repeat(np.geomspace(1e18, 3e20, 6), num_sizes)
     spread = np.tile(np.geomspace(1 / 6, 6, num_sizes), 6)

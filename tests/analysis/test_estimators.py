@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special
 
-from analysis.estimators import LAD_DELTA, Estimator
+from analysis.objective.estimators import LAD_DELTA, Estimator
 from spaces.errors import RequestError
 
 

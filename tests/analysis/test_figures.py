@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from analysis.extras import extras_of
-from analysis.figure_data import (
+from analysis.fit.fitting import fit
+from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
+from analysis.report.further_findings import extras_of
+from analysis.show.figure_data import (
     CurvePanel,
     frontier_line,
     loss_frontier,
     residual_cloud,
     surface_frontier,
 )
-from analysis.figures import draw_frontier, draw_isoflop, save, short_count
-from analysis.fitting import fit
-from analysis.isoflop_fit import IsoflopFit, fit_isoflop
+from analysis.show.figures import draw_frontier, draw_isoflop, save, short_count
 from tests.analysis.planted import budget_table, chinchilla_table
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.benchmarks.fit_speed import SpeedOptions, measure
+from experiments.benchmarks.laws.fit_speed import SpeedOptions, measure
 
 
 @pytest.mark.slow

@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.derived import optimal_loss, optimal_params
-from analysis.estimators import Estimator
-from analysis.fitting import fit
-from analysis.registry import law_named
+from analysis.fit.fitting import fit
+from analysis.laws.derived_quantities import optimal_loss, optimal_params
+from analysis.laws.registry import law_named
+from analysis.objective.estimators import Estimator
 from spaces.errors import RequestError
 from tests.analysis.planted import (
     CAPACITY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.gain import FrontierPoint, compute_equivalent_gains
+from analysis.sweep.gain import FrontierPoint, compute_equivalent_gains
 
 BUDGETS = (1e12, 3e12, 1e13, 3e13, 1e14)
 

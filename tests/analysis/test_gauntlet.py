@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.gauntlet import CASES, Gauntlet, run_gauntlet
+from analysis.gauntlet.all_cases import CASES, Gauntlet, run_gauntlet
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.derived import optimal_params
-from analysis.isoflop_curves import IsoflopCurve, fit_curve
-from analysis.isoflop_fit import fit_isoflop
-from analysis.power_line import power_line
-from analysis.published import APPROACH2_LAWS, approach2_table
+from analysis.gauntlet.published_cases import APPROACH2_LAWS, approach2_table
+from analysis.isoflop.isoflop_curves import IsoflopCurve, fit_curve
+from analysis.isoflop.isoflop_fit import fit_isoflop
+from analysis.isoflop.power_line import power_line
+from analysis.laws.derived_quantities import optimal_params
 from spaces.errors import RequestError
 from tests.analysis.planted import CHINCHILLA, budget_table, chinchilla_table
 

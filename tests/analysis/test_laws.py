@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.fitting import fit
-from analysis.laws import Columns, Law, Shape, Term
-from analysis.registry import law_named, law_names, register
+from analysis.fit.fitting import fit
+from analysis.laws.law import Columns, Law, Shape, Term
+from analysis.laws.registry import law_named, law_names, register
 from spaces.errors import RequestError
 
 NAMES = [name for name in law_names() if name != "isoflop"]

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from analysis.estimators import LAD_DELTA, Estimator
-from analysis.newton import Batch, delta_schedule, minimise
-from analysis.projection import grid_of, nonnegative_least_squares, starts_by_projection
-from analysis.registry import law_named
-from analysis.solving import solve
-from analysis.tables import points_from
+from analysis.laws.registry import law_named
+from analysis.objective.estimators import LAD_DELTA, Estimator
+from analysis.objective.newton import Batch, delta_schedule, minimise
+from analysis.points.table_reading import points_from
+from analysis.solve.solving import solve
+from analysis.solve.variable_projection import (
+    grid_of,
+    nonnegative_least_squares,
+    starts_by_projection,
+)
 from tests.analysis.planted import CHINCHILLA, chinchilla_table
 
 LAW = law_named("chinchilla")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from analysis.estimators import Estimator
-from analysis.fitting import fit
-from analysis.registry import law_named
-from analysis.resampling import Replicates, kind_for, resample, weights_of
-from analysis.solving import solve
-from analysis.tables import points_from
-from experiments.benchmarks.fit_coverage import CoverageOptions, measure_cell
+from analysis.fit.fitting import fit
+from analysis.laws.registry import law_named
+from analysis.objective.estimators import Estimator
+from analysis.points.table_reading import points_from
+from analysis.solve.resampling import Replicates, kind_for, resample, weights_of
+from analysis.solve.solving import solve
+from experiments.benchmarks.laws.fit_coverage import CoverageOptions, measure_cell
 from spaces.errors import RequestError
 from tests.analysis.planted import budget_table, chinchilla_table
 

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.estimators import Estimator
-from analysis.identifiability import identifiability
-from analysis.published import chinchilla_points
-from analysis.registry import law_named
-from analysis.solving import solve
-from analysis.surface import Surface, jacobian, local_quadratic
+from analysis.gauntlet.published_cases import chinchilla_points
+from analysis.judge.identifiability import identifiability
+from analysis.laws.registry import law_named
+from analysis.objective.estimators import Estimator
+from analysis.objective.surface import Surface, jacobian, local_quadratic
+from analysis.solve.solving import solve
 from tests.analysis.test_laws import NAMES, columns_for
 
 

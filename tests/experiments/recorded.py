@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from search.experiment import Experiment, load_experiment
-from search.ledger import Ledger, TrialRecord
-from search.proposer import Ground, Proposer
-from search.trial import Proposal
+from search.asked.experiment import Experiment, load_experiment
+from search.propose.proposer import Ground, Proposer
+from search.record.ledger import Ledger, TrialRecord
+from search.record.trial import Proposal
 from spaces.flops import forward_flops_per_token
 from spaces.parameters import count_parameters
 from tests.experiments.toy import TOML
@@ -57,7 +57,7 @@ def record_sweep(
 def _run_on_paper(ledger: Ledger, sweep: str, proposal: Proposal, judge: Judge) -> None:
     from dataclasses import replace
 
-    from runners.cpu import cpu_name
+    from runners.machine.cpu import cpu_name
 
     ledger.add_trial(sweep, proposal)
     attempt = ledger.start_attempt(sweep, proposal.config_hash)

@@ -11,8 +11,8 @@ import pytest
 
 from experiments.cli import run
 from experiments.verbs.best import print_best
-from search.ledger import Ledger, TrialRecord
-from search.trial import Proposal
+from search.record.ledger import Ledger, TrialRecord
+from search.record.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
 from tests.search.records import bowl

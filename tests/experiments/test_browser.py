@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import run
-from runners.mlflow_view import plain_link, view_link
-from search.ledger import Ledger
+from runners.mlflow.saved_view import plain_link, view_link
+from search.record.ledger import Ledger
 from tests.experiments.toy import write_toy
 
 pytestmark = [pytest.mark.browser, pytest.mark.filterwarnings("default")]

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from experiments.cli import run
-from runners.mlflow_view import local_tracking_uri
-from runners.tracking import MlflowProjection
-from search.trial import Outcome
+from runners.mlflow.projection import MlflowProjection
+from runners.mlflow.saved_view import local_tracking_uri
+from search.record.trial import Outcome
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
 
 pytestmark = pytest.mark.filterwarnings("default")

@@ -12,8 +12,8 @@ import pytest
 from experiments.cli import run
 from experiments.setup import parse_experiment_options, prepare_ground
 from experiments.verbs.plan import PlanOptions
-from search.experiment import load_experiment
-from search.proposer import Ground
+from search.asked.experiment import load_experiment
+from search.propose.proposer import Ground
 from spaces.errors import RequestError
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments.benchmarks.search_quality import Options, run
-from experiments.benchmarks.simulated_search import (
+from experiments.benchmarks.search.search_quality import Options, run
+from experiments.benchmarks.search.simulated_search import (
     OURS,
     benchmark_experiment,
     rate_multipliers,
     simulate,
 )
-from experiments.benchmarks.truth import (
+from experiments.benchmarks.search.truth import (
     DEFAULT_TRUTH,
     Points,
     ask,
@@ -23,7 +23,7 @@ from experiments.benchmarks.truth import (
     load_truth,
     optimum,
 )
-from search.cells import Cell, Ground, resolve
+from search.propose.cells import Cell, Ground, resolve
 from spaces.errors import InfeasibleError, RequestError
 
 TRUTH = load_truth(DEFAULT_TRUTH)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from experiments.cli import run
-from search.spending import speed, worker_seconds
-from search.trial import Proposal
+from search.record.spending import speed, worker_seconds
+from search.record.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
 from tests.search.records import bowl

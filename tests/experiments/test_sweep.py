@@ -10,11 +10,11 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments.cli import run
-from runners.mlflow_view import local_tracking_uri
-from runners.training import run_trial
-from search.ledger import Ledger
-from search.results import configuration_numbers, outcome_numbers
-from search.trial import Outcome, Progress, TrialConfig
+from runners.mlflow.saved_view import local_tracking_uri
+from runners.trial.training import run_trial
+from search.record.ledger import Ledger
+from search.record.numbers import configuration_numbers, outcome_numbers
+from search.record.trial import Outcome, Progress, TrialConfig
 from tests.experiments.toy import run_json, write_toy
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -125,7 +125,7 @@ def test_what_failed_is_said_and_gets_another_try_if_asked(
 ) -> None:
     words = ["sweep", write_toy(tmp_path), "--home", str(tmp_path / "home"), "--trials", "3"]
 
-    monkeypatch.setattr("runners.pool.run_trial", fails_where("wide"))
+    monkeypatch.setattr("runners.pools.contract.run_trial", fails_where("wide"))
     assert run(words) == 1
     assert "1 failed" in capfd.readouterr().err
     monkeypatch.undo()
@@ -147,7 +147,7 @@ def test_what_one_sweep_does_to_another_is_seen_in_mlflow(
     other = tmp_path / "other.toml"
     other.write_text(Path(toy).read_text().replace('name = "toy"', 'name = "other"'))
     with monkeypatch.context() as patched:
-        patched.setattr("runners.pool.run_trial", fails_where("wide"))
+        patched.setattr("runners.pools.contract.run_trial", fails_where("wide"))
         assert run(["sweep", toy, "--home", home, "--trials", "3"]) == 1
     assert run(["sweep", str(other), "--home", home, "--trials", "3", "--retry-failed"]) == 0
     ledger = Ledger(Path(home))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from analysis.fitting import fit
-from analysis.records import frame_of
+from analysis.fit.fitting import fit
+from analysis.points.sweep_frame import frame_of
 from experiments.verbs.sweep import ray_scratch
-from search.ledger import Ledger
+from search.record.ledger import Ledger
 from tests.faults.toolbox import Home, read_rows
 
 RESULT = ("status", "loss_nats", "bits_per_byte", "train_loss_nats", "steps", "tokens", "gates")

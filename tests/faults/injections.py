@@ -33,7 +33,7 @@ def _failing_commit(number: int) -> None:
     """The N-th commit of the ledger fails."""
     import sqlite3
 
-    from search.ledger import Ledger
+    from search.record.ledger import Ledger
 
     calls, writing = itertools.count(1), Ledger._writing
 
@@ -76,7 +76,7 @@ def _out_of_memory(fitting_sequences: int) -> None:
 
 def _not_a_number(step: int) -> None:
     """The loss of the N-th step of every second trial is NaN."""
-    from runners.trial_log import TrialLog
+    from runners.trial.trial_log import TrialLog
 
     add_loss = TrialLog.add_loss
 
@@ -89,11 +89,11 @@ def _not_a_number(step: int) -> None:
 
 def _short_patience(tenths: int) -> None:
     """The ledger waits for a lock only so many tenths of a second."""
-    import search.ledger
-    import search.ledger_errors
+    import search.record.ledger
+    import search.record.ledger_errors
 
-    search.ledger.LOCK_WAIT_SECONDS = tenths / 10  # type: ignore[attr-defined]
-    search.ledger_errors.LOCK_WAIT_SECONDS = tenths / 10
+    search.record.ledger.LOCK_WAIT_SECONDS = tenths / 10  # type: ignore[attr-defined]
+    search.record.ledger_errors.LOCK_WAIT_SECONDS = tenths / 10
 
 
 def _short_mlflow_patience(seconds: int) -> None:
@@ -105,10 +105,10 @@ def _short_mlflow_patience(seconds: int) -> None:
 
 def _other_record_version(version: int) -> None:
     """The code means something else by a record than it did."""
-    import search.trial
+    import search.record.trial
 
-    fields = search.trial.TrialConfig.__dataclass_fields__
-    search.trial.TrialConfig.__init__.__kwdefaults__["record_version"] = version
+    fields = search.record.trial.TrialConfig.__dataclass_fields__
+    search.record.trial.TrialConfig.__init__.__kwdefaults__["record_version"] = version
     fields["record_version"].default = version
 
 
@@ -116,7 +116,7 @@ def _barrier(number: int) -> None:
     """That many processes of one home reach for its lease together."""
     import time
 
-    from search.ledger import Ledger
+    from search.record.ledger import Ledger
 
     held = Ledger.held
 

@@ -17,7 +17,7 @@ from typing import Any
 
 def main() -> None:
     """Serve until the input ends."""
-    import runners.projection_thread  # noqa: F401
+    import runners.mlflow.projection_thread  # noqa: F401
 
     _import_what_comes_late()
     for line in sys.stdin:

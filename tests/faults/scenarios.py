@@ -19,8 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from search.crash_points import CRASH_POINTS, EXIT_CODE
-from search.ledger import Ledger
+from search.record.crash_points import CRASH_POINTS, EXIT_CODE
+from search.record.ledger import Ledger
 from tests.faults.checker import Clean, Verdict, check, processes_of, take_clean
 from tests.faults.proxy import Proxy
 from tests.faults.toolbox import Command, Home, Launcher, locked, wait_until, write_toy

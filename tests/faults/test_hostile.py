@@ -17,11 +17,11 @@ import pytest
 from mlflow import MlflowClient
 
 from experiments.cli import run
-from runners.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from runners.mlflow_check import compare_sweep
-from runners.mlflow_view import local_tracking_uri
-from runners.tracking import MlflowProjection
-from search.trial import Outcome
+from runners.mlflow.comparison import compare_sweep
+from runners.mlflow.projection import MlflowProjection
+from runners.mlflow.saved_view import local_tracking_uri
+from runners.trial.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from search.record.trial import Outcome
 from spaces.errors import RequestError
 from tests.faults.toolbox import ROOT, wait_until, write_toy
 from tests.sweeps import open_ledger, toy_experiment, toy_proposals
@@ -161,7 +161,7 @@ def test_long_and_hostile_values_reach_mlflow_whole_or_say_that_they_are_cut(
 def test_a_remote_cluster_without_a_token_is_refused(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from runners.ray_pool import require_authentication
+    from runners.pools.ray_pool import require_authentication
 
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
@@ -186,7 +186,7 @@ def test_insecure_joins_a_remote_cluster_without_a_token(
         raise RequestError(f"Ray joins {address}")
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("runners.ray_pool._start_ray", joins)
+    monkeypatch.setattr("runners.pools.ray_pool._start_ray", joins)
     toy, home = write_toy(tmp_path / "toy"), tmp_path / "home"
     words = ["sweep", str(toy), "--home", str(home), "--workers.pool", "ray"]
     words += ["--workers.address", "head.example:6379"]

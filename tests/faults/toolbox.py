@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runners.documents import find_source, read_documents
+from runners.text.documents import find_source, read_documents
 
 ROOT = Path(__file__).parents[2]
 

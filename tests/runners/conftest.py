@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from runners.text import Corpus, prepare_corpus
+from runners.text.corpus import Corpus, prepare_corpus
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 

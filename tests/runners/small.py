@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from runners.text import Corpus
-from search.trial import TrainingRecipe, TrialConfig
+from runners.text.corpus import Corpus
+from search.record.trial import TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture, Arm
 
 SIZES: dict[Arm, dict[str, int]] = {

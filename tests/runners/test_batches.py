@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.batches import (
+from runners.engine.batches import (
     TrainingOrder,
     check_text,
     device_streams,
@@ -18,7 +18,7 @@ from runners.batches import (
     evaluation_windows,
     gather,
 )
-from runners.text import Corpus, load_tokens
+from runners.text.corpus import Corpus, load_tokens
 from spaces.errors import RequestError
 
 ORDER = TrainingOrder(num_tokens=1_003, context_length=10, data_seed=3)

@@ -12,8 +12,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import runners.checkpoint
-from runners.checkpoint import (
+import runners.trial.checkpoint
+from runners.trial.checkpoint import (
     Checkpoint,
     CorruptCheckpoint,
     clear_checkpoints,
@@ -142,12 +142,12 @@ def test_what_is_not_proved_removes_nothing(
 ) -> None:
     for step in (5, 10):
         save_checkpoint(tmp_path, checkpoint(step))
-    honest = runners.checkpoint._write_and_sync
+    honest = runners.trial.checkpoint._write_and_sync
 
     def rotten(path: Path, content: bytes) -> None:
         honest(path, content[:-1] if path.name == "optimizer.safetensors" else content)
 
-    monkeypatch.setattr(runners.checkpoint, "_write_and_sync", rotten)
+    monkeypatch.setattr(runners.trial.checkpoint, "_write_and_sync", rotten)
     with pytest.raises(CorruptCheckpoint, match=r"optimizer\.safetensors is not what was written"):
         save_checkpoint(tmp_path, checkpoint(15))
     assert len(list(tmp_path.iterdir())) == 3
@@ -158,7 +158,7 @@ def test_a_newer_format_is_passed_over(tmp_path: Path) -> None:
     manifest = save_checkpoint(tmp_path, checkpoint(5)) / "manifest.json"
     values = json.loads(manifest.read_text()) | {"format": 99}
     del values["seal"]
-    values["seal"] = runners.checkpoint._seal(values)
+    values["seal"] = runners.trial.checkpoint._seal(values)
     manifest.write_text(json.dumps(values))
     found = load_checkpoint(tmp_path, config_hash="a1")
     assert found.checkpoint is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from runners.device import (
+from runners.machine.device import (
     device_name,
     find_device,
     peak_flops_per_second,

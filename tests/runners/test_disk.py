@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.checkpoint import Checkpoint, save_checkpoint
-from runners.disk import RECORD_BYTES, attempt_bytes, find_shortage, sweep_bytes
+from runners.machine.disk import RECORD_BYTES, attempt_bytes, find_shortage, sweep_bytes
+from runners.trial.checkpoint import Checkpoint, save_checkpoint
 from spaces.model import DualPathModel
 from tests.sweeps import toy_proposals
 

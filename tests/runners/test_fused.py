@@ -26,7 +26,7 @@ BASE = Architecture(
 
 
 def test_a_released_model_is_plain_again_and_needs_no_collector() -> None:
-    from runners.fused import release, use_kernels
+    from runners.engine.fused import release, use_kernels
 
     model = DualPathModel(BASE, seed=1)
     plain = {name: set(vars(module)) for name, module in model.named_modules()}
@@ -46,7 +46,7 @@ def test_a_released_model_is_plain_again_and_needs_no_collector() -> None:
 
 @pytest.mark.parametrize("size", [2, 16, 64, 128])
 def test_heads_of_a_power_of_two_have_a_kernel(size: int) -> None:
-    from runners.kernels.attention import has_kernel
+    from runners.engine.kernels.attention import has_kernel
 
     assert has_kernel(size)
     assert not has_kernel(3 * size)

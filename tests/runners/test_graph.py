@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from runners.graph import GraphEngine, StepTask, WarmEngine, even_share
-from runners.step import EagerEngine, OutOfMemoryAtOneSequence
-from search.memory import fitting_micro_batch, training_memory_bytes
-from search.trial import Precision, TrainingRecipe
+from runners.engine.graph import GraphEngine, StepTask, WarmEngine, even_share
+from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence
+from search.limits.memory import fitting_micro_batch, training_memory_bytes
+from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import DualPathModel
 
@@ -119,7 +119,7 @@ def test_micro_batches_in_the_graph_leave_the_losses_as_they_are() -> None:
 def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
     warm = WarmEngine()
     train(warm.start(task(recipe(weight_decay=0.5)), init_seed=9), 5)
-    from runners.kernels.count import num_compiled
+    from runners.engine.kernels.count import num_compiled
 
     before = num_compiled()
     again = warm.start(task(recipe()), init_seed=1)

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from runners.step import EagerEngine
-from search.trial import TrainingRecipe
+from runners.engine.step import EagerEngine
+from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import DualPathModel
 
@@ -68,8 +68,8 @@ def absent_h100(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def forms_of_a_step(architecture: Architecture, batch: int = 4) -> int:
     """Forms of kernels that one step makes ready, besides those that were."""
-    from runners.fused import use_kernels
-    from runners.kernels.count import num_compiled
+    from runners.engine.fused import use_kernels
+    from runners.engine.kernels.count import num_compiled
 
     recipe = TrainingRecipe(learning_rate=0.01, batch_sequences=batch, precision="bfloat16")
     engine = EagerEngine(DualPathModel(architecture), recipe)

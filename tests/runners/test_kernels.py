@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from runners.loss import nats_and_residual_of, training_loss
-from search.trial import TrainingRecipe
+from runners.engine.loss import nats_and_residual_of, training_loss
+from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture, Arm
 from spaces.model import DualPathModel
 
@@ -86,7 +86,7 @@ def gradients(model: DualPathModel, *, penalty: float) -> dict[str, Tensor]:
 def test_a_model_with_kernels_has_the_plain_one_s_loss_and_gradients(
     name: str, penalty: float
 ) -> None:
-    from runners.fused import use_kernels
+    from runners.engine.fused import use_kernels
 
     plain, fused = shaken(ARCHITECTURES[name]), shaken(ARCHITECTURES[name])
     use_kernels(fused)
@@ -99,7 +99,7 @@ def test_a_model_with_kernels_has_the_plain_one_s_loss_and_gradients(
 
 @pytest.mark.parametrize("vocabulary", [64, 5_000])
 def test_the_softmax_s_kernel_overwrites_the_logits_by_their_gradient(vocabulary: int) -> None:
-    from runners.kernels.tokens import softmax_nats
+    from runners.engine.kernels.tokens import softmax_nats
 
     generator = torch.Generator().manual_seed(2)
     logits = 9 * torch.randn(7, vocabulary, generator=generator)
@@ -115,7 +115,7 @@ def test_the_softmax_s_kernel_overwrites_the_logits_by_their_gradient(vocabulary
 
 
 def test_what_is_no_number_stays_none() -> None:
-    from runners.kernels.tokens import softmax_nats
+    from runners.engine.kernels.tokens import softmax_nats
 
     logits = torch.zeros(2, 64)
     logits[1, 3] = torch.nan

@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import runners.loss
-from runners.loss import deep_share, deep_share_entropy, expected_loops, training_loss
-from runners.working import WorkingModel
-from search.trial import TrainingRecipe
+import runners.engine.loss
+from runners.engine.loss import deep_share, deep_share_entropy, expected_loops, training_loss
+from runners.engine.rounded_weights import WorkingModel
+from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import DualPathModel, Routing
 
@@ -42,7 +42,7 @@ def gradients(model: DualPathModel, loss: torch.Tensor) -> list[torch.Tensor]:
 def test_chunked_loss_and_gradients_are_the_plain_ones(
     monkeypatch: pytest.MonkeyPatch, chunk_logits: int
 ) -> None:
-    monkeypatch.setattr(runners.loss, "LOGITS_AT_ONCE", chunk_logits)
+    monkeypatch.setattr(runners.engine.loss, "LOGITS_AT_ONCE", chunk_logits)
     model = DualPathModel(DUAL, seed=1).double()
     inputs, targets = batch()
     plain = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())

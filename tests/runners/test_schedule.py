@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.schedule import learning_rate_at, warmup_steps
-from search.trial import Schedule, TrainingRecipe
+from runners.engine.schedule import learning_rate_at, warmup_steps
+from search.record.trial import Schedule, TrainingRecipe
 
 RECIPE = TrainingRecipe(learning_rate=1.0, batch_sequences=1, warmup_fraction=0.1)
 

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import runners.step
-from runners.step import EagerEngine, OutOfMemoryAtOneSequence
-from search.trial import TrainingRecipe
+import runners.engine.step
+from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence
+from search.record.trial import TrainingRecipe
 from spaces.architecture import Arm
 from spaces.model import DualPathModel
 from tests.runners.small import SIZES, small_architecture
@@ -100,7 +100,7 @@ def test_penalties_are_means_over_the_whole_batch_however_it_is_split() -> None:
 def limit_memory(monkeypatch: pytest.MonkeyPatch, num_sequences: int) -> list[int]:
     """A device that holds so many sequences; returns the sizes that were tried."""
     tried: list[int] = []
-    honest = runners.step.training_loss
+    honest = runners.engine.step.training_loss
 
     def limited(model: Any, inputs: Tensor, *others: Any) -> Any:
         tried.append(len(inputs))
@@ -108,7 +108,7 @@ def limit_memory(monkeypatch: pytest.MonkeyPatch, num_sequences: int) -> list[in
             raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
         return honest(model, inputs, *others)
 
-    monkeypatch.setattr(runners.step, "training_loss", limited)
+    monkeypatch.setattr(runners.engine.step, "training_loss", limited)
     return tried
 
 

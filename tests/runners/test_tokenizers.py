@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.tokenizers import (
+from runners.text.tokenizers import (
     ByteTokenizer,
     LibraryTokenizer,
     TextTokenizer,

@@ -14,12 +14,12 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-import runners.evaluation
-import runners.step
-from runners.checkpoint import load_checkpoint
-from runners.text import Corpus
-from runners.training import StopReason, TrainingOptions, evaluation_steps, run_trial
-from search.trial import CurvePoint, Outcome, Progress, TrialConfig
+import runners.engine.step
+import runners.engine.validation
+from runners.text.corpus import Corpus
+from runners.trial.checkpoint import load_checkpoint
+from runners.trial.training import StopReason, TrainingOptions, evaluation_steps, run_trial
+from search.record.trial import CurvePoint, Outcome, Progress, TrialConfig
 from spaces.architecture import Arm
 from spaces.errors import RequestError
 from spaces.flops import train_flops_per_token
@@ -111,13 +111,13 @@ def test_all_arms_see_the_same_data_in_the_same_order(
     sotu_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, list[Tensor]] = {}
-    honest = runners.step.training_loss
+    honest = runners.engine.step.training_loss
 
     def watched(model: Any, inputs: Tensor, *others: Any) -> Any:
         seen.setdefault(model.architecture.arm, []).append(inputs.clone())
         return honest(model, inputs, *others)
 
-    monkeypatch.setattr(runners.step, "training_loss", watched)
+    monkeypatch.setattr(runners.engine.step, "training_loss", watched)
     for arm in SIZES:
         train(small_trial(sotu_corpus, arm), sotu_corpus)
     assert [len(inputs) for inputs in seen["dual"]] == [4] * 10 + [2]
@@ -206,14 +206,14 @@ def test_pruned_ends_without_result_or_checkpoint(sotu_corpus: Corpus, tmp_path:
 def test_nan_at_a_step_is_divergence_with_what_was_spent(
     sotu_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest, calls = runners.step.training_loss, iter(range(100))
+    honest, calls = runners.engine.step.training_loss, iter(range(100))
 
     def failing(*arguments: Any) -> Any:
         loss, cross_entropy = honest(*arguments)
         factor = math.nan if next(calls) == 5 else 1.0
         return loss * factor, cross_entropy * factor
 
-    monkeypatch.setattr(runners.step, "training_loss", failing)
+    monkeypatch.setattr(runners.engine.step, "training_loss", failing)
     outcome = train(small_trial(sotu_corpus), sotu_corpus)
     assert outcome.status == "diverged"
     assert outcome.reason == "the training loss of step 6 must be finite, got nan"
@@ -234,9 +234,9 @@ def test_a_rate_that_blows_up_is_divergence(sotu_corpus: Corpus) -> None:
 def test_a_bad_final_loss_is_never_a_result(
     sotu_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    honest = runners.evaluation.summed_cross_entropy
+    honest = runners.engine.validation.summed_cross_entropy
     monkeypatch.setattr(
-        runners.evaluation, "summed_cross_entropy", lambda *a: honest(*a) * math.inf
+        runners.engine.validation, "summed_cross_entropy", lambda *a: honest(*a) * math.inf
     )
     outcome = train(small_trial(sotu_corpus, eval_points=0), sotu_corpus)
     assert (outcome.status, outcome.steps, outcome.loss_nats) == ("diverged", 11, None)
@@ -248,14 +248,14 @@ def test_no_memory_for_one_sequence_is_an_outcome(
     def never_enough(*_: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
 
-    monkeypatch.setattr(runners.step, "training_loss", never_enough)
+    monkeypatch.setattr(runners.engine.step, "training_loss", never_enough)
     outcome = train(small_trial(sotu_corpus), sotu_corpus)
     assert (outcome.status, outcome.steps) == ("out_of_memory", 0)
     assert outcome.reason == "one sequence does not fit into cpu's memory: CUDA out of memory."
 
 
 def test_many_epochs_and_a_wide_gap_are_said(tmp_path: Path) -> None:
-    from runners.text import prepare_corpus
+    from runners.text.corpus import prepare_corpus
 
     words = ["alpha beta gamma delta " * 6, "omega psi chi phi upsilon tau " * 9]
     for name, text in zip(("train", "val"), words, strict=True):
@@ -288,13 +288,13 @@ def test_garbage_collection_is_off_in_steps_and_on_between(
     sotu_corpus: Corpus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[bool] = []
-    honest = runners.step.training_loss
+    honest = runners.engine.step.training_loss
 
     def watched(*arguments: Any) -> Any:
         seen.append(gc.isenabled())
         return honest(*arguments)
 
-    monkeypatch.setattr(runners.step, "training_loss", watched)
+    monkeypatch.setattr(runners.engine.step, "training_loss", watched)
     values: Iterator[Any] = run_trial(small_trial(sotu_corpus), sotu_corpus, CPU)
     assert all(gc.isenabled() for _ in values)
     assert seen == [False] * 11

@@ -8,8 +8,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runners.trial_log import RunningMean, TrialLog
-from search.trial import TrainingRecipe, TrialConfig
+from runners.trial.trial_log import RunningMean, TrialLog
+from search.record.trial import TrainingRecipe, TrialConfig
 from tests.runners.small import small_architecture
 
 LIMIT = math.log(256) + 0.5

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from search.experiment import Experiment
-from search.ledger import Attempt, TrialRecord
-from search.proposer import Proposer
-from search.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
+from search.asked.experiment import Experiment
+from search.propose.proposer import Proposer
+from search.record.ledger import Attempt, TrialRecord
+from search.record.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
 from tests.sweeps import GROUND
 
 Judge = Callable[[Proposal], float | OutcomeStatus]

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from search.ledger import Ledger
-from search.ledger_errors import RowMissing
-from search.tables import SCHEMA_VERSION
-from search.trial import TrainingRecipe, TrialConfig
+from search.record.ledger import Ledger
+from search.record.ledger_errors import RowMissing
+from search.record.ledger_schema import SCHEMA_VERSION
+from search.record.trial import TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture
 from spaces.errors import RequestError
 from spaces.identity import added, canonical_json, with_fields_of_before

@@ -17,18 +17,18 @@ from pathlib import Path
 
 import pytest
 
-from search import ledger_errors, processes
-from search.lease import LEASE_SECONDS, LeaseLost
-from search.ledger import Ledger
-from search.ledger_errors import LedgerUnavailable
-from search.processes import Process, this_process
+from search.record import ledger_errors, processes
+from search.record.lease import LEASE_SECONDS, LeaseLost
+from search.record.ledger import Ledger
+from search.record.ledger_errors import LedgerUnavailable
+from search.record.processes import Process, this_process
 from spaces.errors import RequestError
 from tests.sweeps import open_ledger, toy_experiment, toy_proposals
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from search.ledger import Ledger
+from search.record.ledger import Ledger
 ledger = Ledger(Path(sys.argv[1]), create=True)
 with ledger.held():
     print("held", flush=True)
@@ -133,7 +133,7 @@ def test_a_frozen_holder_writes_no_more_when_its_successor_has_ended(home: Path)
 
 
 def test_a_lease_is_renewed_while_it_is_held(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("search.ledger.RENEWAL_SECONDS", 0.05)
+    monkeypatch.setattr("search.record.ledger.RENEWAL_SECONDS", 0.05)
     ledger = Ledger(home)
     with ledger.held():
         age_lease(home, LEASE_SECONDS + 1)
@@ -198,7 +198,7 @@ def test_of_many_that_start_on_an_empty_home_one_works(tmp_path: Path) -> None:
 def test_a_locked_ledger_names_the_process_that_holds_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("search.ledger.LOCK_WAIT_SECONDS", 0.2)
+    monkeypatch.setattr("search.record.ledger.LOCK_WAIT_SECONDS", 0.2)
     monkeypatch.setattr(ledger_errors, "LOCK_WAIT_SECONDS", 0.2)
     script = (
         "import sqlite3, sys, time; c = sqlite3.connect(sys.argv[1]); "

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from search.caps import committed_flops
-from search.ledger import Ledger
-from search.spending import spending, worker_seconds
-from search.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
+from search.limits.caps import committed_flops
+from search.record.ledger import Ledger
+from search.record.spending import spending, worker_seconds
+from search.record.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
 from spaces.errors import RequestError
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
 

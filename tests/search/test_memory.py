@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from search.memory import fitting_micro_batch, training_memory_bytes
+from search.limits.memory import fitting_micro_batch, training_memory_bytes
 from spaces.architecture import Architecture, Arm
 
 MEASURED_MB: list[tuple[Arm, int, int, int, int | None, int | None, int, int, float]] = [

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 import pytest
 
-from search.cell_search import CellSearch
-from search.cells import Cell, cell_axes, cell_of
-from search.denoised import recommend
-from search.experiment import Experiment
-from search.proposer import Proposer
-from search.settings import SearchSettings
-from search.trial import Proposal
+from search.asked.experiment import Experiment
+from search.asked.settings import SearchSettings
+from search.belief.arm_models import recommend
+from search.propose.cell_search import CellSearch
+from search.propose.cells import Cell, cell_axes, cell_of
+from search.propose.proposer import Proposer
+from search.record.trial import Proposal
 from spaces.errors import InfeasibleError, RequestError
 from tests.search.records import bowl, play, queued, record_of
 from tests.sweeps import GROUND, toy_experiment
@@ -191,7 +191,7 @@ def test_the_plan_of_what_is_open_costs_no_model(monkeypatch):
     assert first == Proposer(experiment, GROUND).next(records)
     assert first is not None
     records.append(queued(first, number=20))
-    monkeypatch.setattr("search.study.CellStudy._open", None)
+    monkeypatch.setattr("search.propose.samplers.CellStudy._open", None)
     later = proposer.next(records, foresee=True)
     assert later is not None
     assert proposer.depends_on_results(later, records)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from search.ledger import TrialRecord
-from search.pruning import why_prune
-from search.trial import CurvePoint, Proposal
+from search.propose.pruning import why_prune
+from search.record.ledger import TrialRecord
+from search.record.trial import CurvePoint, Proposal
 from tests.search.records import bowl, play, queued, record_of
 from tests.sweeps import toy_experiment
 

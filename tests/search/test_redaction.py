@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from search.redaction import redact
+from search.record.redaction import redact
 
 
 @pytest.mark.parametrize(

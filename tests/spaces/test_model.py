@@ -291,6 +291,6 @@ def test_golden_training_steps() -> None:
         optimizer.step()
     assert losses == pytest.approx(GOLDEN_LOSSES_NATS, abs=2e-5), (
         f"the model, its start or its gradients changed: losses {losses}. If that is meant, put "
-        f"these numbers into GOLDEN_LOSSES_NATS, raise RECORD_VERSION in search/trial.py (old "
-        f"records no longer describe this model) and name both in the commit; if not, undo it"
+        f"these numbers into GOLDEN_LOSSES_NATS, raise RECORD_VERSION in search/record/trial.py "
+        f"(old records no longer describe this model) and name both in the commit; if not, undo it"
     )

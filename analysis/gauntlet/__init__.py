@@ -1,0 +1,1 @@
+"""Do we get what others published from the same data?"""

@@ -1,0 +1,1 @@
+"""May a fit be believed?"""

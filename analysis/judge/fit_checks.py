@@ -1,0 +1,285 @@
+"""What speaks against a fit? Each check turns one measured fact into a reason with a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from analysis.judge.fit_certificate import Reason, Status
+from analysis.judge.identifiability import (
+    moving_together,
+)
+from analysis.judge.lack_of_fit import Noise
+from analysis.laws.law import FloatArray, Law
+from analysis.objective.estimators import Estimator
+from analysis.objective.newton import GRADIENT_TOLERANCE, Optima
+from analysis.objective.surface import Surface
+from analysis.points.checked_points import Points
+from analysis.solve.resampling import FEWEST_GROUPS, Replicates
+
+CONSTANT_LOG_RANGE = 1e-6
+"""Losses that span less than a millionth carry no information on any law."""
+
+SHARE_AT_OPTIMUM = 0.5
+"""Share of starts that must agree before the optimum counts as found."""
+
+SAME_PARAMETER = 1e-3
+"""Relative spread of a parameter over equally good starts beyond which it is not unique."""
+
+HUBER_FAR_BELOW = 0.5
+"""Huber deltas under half the residual noise make the Hessian's error bars meaningless."""
+
+SHAPE_HALF_WIDTH = 0.3
+"""An interval of phi wider than +-0.3 spans more than half of the way from worthless to whole."""
+
+COEFFICIENT_RATIO = 1e4
+"""A coefficient known to no better than a factor 1e4 between its ends is not known."""
+
+OFFSET_RATIO = 3.0
+"""The irreducible loss must be known to better than a factor 3 between its ends."""
+
+
+def data_reasons(points: Points, law: Law) -> list[Reason]:
+    """What the rows themselves rule out before any fit."""
+    names, rows = law.parameters, points.num_rows
+    reasons = []
+    if rows <= len(names):
+        reasons.append(
+            Reason(
+                code="too-few-points",
+                status="refused",
+                message=(
+                    f"{rows} rows cannot determine the {len(names)} parameters of {law.name} and "
+                    f"leave something to judge them by; use at least {2 * len(names)}"
+                ),
+            )
+        )
+    elif rows < 2 * len(names):
+        reasons.append(
+            Reason(
+                code="few-points",
+                status="warn",
+                message=(
+                    f"{rows} rows for {len(names)} parameters leave {rows - len(names)} degrees "
+                    f"of freedom; intervals are rough below {2 * len(names)} rows"
+                ),
+            )
+        )
+    spread = float(np.ptp(np.log(points.losses)))
+    if spread < CONSTANT_LOG_RANGE:
+        reasons.append(
+            Reason(
+                code="constant-loss",
+                status="refused",
+                message=(
+                    f"all {rows} losses are {points.losses[0]:.6g} (they span {spread:.1g} of "
+                    "themselves), so nothing decays; check which column holds the loss"
+                ),
+            )
+        )
+    return reasons
+
+
+def optimum_reasons(surface: Surface, optima: Optima, best: int) -> list[Reason]:
+    """Whether the optimum is one: moved, flat, found from several starts, and unique."""
+    gradient = float(optima.scaled_gradient[best])
+    if gradient > GRADIENT_TOLERANCE and optima.moved.max() == 0.0:
+        return [
+            Reason(
+                code="start-returned",
+                status="refused",
+                message=(
+                    "the optimiser gave its starts back unmoved although the scaled gradient "
+                    f"there is {gradient:.1g} (converged: {GRADIENT_TOLERANCE:g}); no fit took "
+                    "place, allow more iterations"
+                ),
+            )
+        ]
+    if gradient > GRADIENT_TOLERANCE:
+        return [
+            Reason(
+                code="not-converged",
+                status="refused",
+                message=(
+                    f"the scaled gradient at the best of {len(optima.objective)} starts is "
+                    f"{gradient:.1g}, not under {GRADIENT_TOLERANCE:g}: this is not an optimum, "
+                    "and usually means that the design leaves a direction undetermined"
+                ),
+            )
+        ]
+    return _start_reasons(surface, optima, best)
+
+
+def at_optimum(optima: Optima, best: int) -> FloatArray:
+    """Which starts (S,) ended at the best objective, to a millionth."""
+    lowest = optima.objective[best]
+    return np.asarray(optima.objective - lowest <= 1e-6 * lowest + 1e-18)
+
+
+def _start_reasons(surface: Surface, optima: Optima, best: int) -> list[Reason]:
+    names = surface.law.parameters
+    there = at_optimum(optima, best)
+    reasons = []
+    if there.mean() < SHARE_AT_OPTIMUM:
+        reasons.append(
+            Reason(
+                code="starts-disagree",
+                status="warn",
+                message=(
+                    f"{int(there.sum())} of {len(there)} polished starts reached the optimum; the "
+                    "objective has several basins and a better one may exist"
+                ),
+            )
+        )
+    inner = optima.inner[there]
+    spread = np.ptp(inner, axis=0) / np.maximum(np.abs(inner[0]), 1e-3)
+    loose = tuple(n for n, s in zip(names, spread, strict=True) if s > SAME_PARAMETER)
+    if loose:
+        reasons.append(
+            Reason(
+                code="not-unique",
+                status="refused",
+                parameters=loose,
+                message=(
+                    f"starts with the same objective end at different {', '.join(loose)}: the data "
+                    "are equally content with many values"
+                ),
+            )
+        )
+    return reasons
+
+
+def interval_reasons(
+    points: Points,
+    law: Law,
+    optimum: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float] | None],
+    linear_half_widths: Mapping[str, float],
+    refused: Collection[str],
+) -> list[Reason]:
+    """Parameters, not refused before, whose interval is too wide to use, by kind of parameter."""
+    reasons = []
+    for name in law.parameters:
+        interval, value = intervals.get(name), optimum[name]
+        if interval is None or name in refused:
+            continue
+        status = _width_status(law, name, value, interval, linear_half_widths.get(name, 0.0))
+        if status == "ok":
+            continue
+        pairs = moving_together({role: points.columns[role] for role in law.roles})
+        cause = "; ".join(f"{one} and {two} move together" for one, two in pairs)
+        linear = linear_half_widths.get(name, 0.0)
+        wider = f", +-{linear:.2g} by the Jacobian" if linear > interval[1] - interval[0] else ""
+        reasons.append(
+            Reason(
+                code="not-identified" if status == "refused" else "weak",
+                status=status,
+                parameters=(name,),
+                message=(
+                    f"{name} = {value:.4g} with interval {interval[0]:.4g} to {interval[1]:.4g}"
+                    f"{wider}: "
+                    + (
+                        "the rows do not determine it"
+                        if status == "refused"
+                        else "the rows determine it poorly"
+                    )
+                    + (f"; in the table {cause}" if cause and name in law.shape else "")
+                    + "; rows over a wider range would narrow it"
+                ),
+            )
+        )
+    return reasons
+
+
+def _width_status(
+    law: Law, name: str, value: float, interval: tuple[float, float], linear: float
+) -> Status:
+    low, high = interval
+    half = max(0.5 * (high - low), linear)
+    if name in law.linear:
+        ratio = high / low if low > 0 else np.inf
+        refused, weak = (
+            (OFFSET_RATIO, np.sqrt(OFFSET_RATIO))
+            if name == law.offset
+            else (COEFFICIENT_RATIO, np.sqrt(COEFFICIENT_RATIO))
+        )
+        return "refused" if ratio > refused else "warn" if ratio > weak else "ok"
+    limit = abs(value) if name in law.exponents else max(SHAPE_HALF_WIDTH, 0.5 * abs(value))
+    return "refused" if half > limit else "warn" if half > 0.5 * limit else "ok"
+
+
+def noise_reasons(
+    points: Points, estimator: Estimator, noise: Noise, replicates: Replicates
+) -> list[Reason]:
+    """What the residuals and the resamples say about the intervals."""
+    reasons = []
+    if noise.lack_is_significant:
+        reasons.append(
+            Reason(
+                code="lack-of-fit",
+                status="warn",
+                message=(
+                    f"residuals ({100 * noise.residual_std:.2g} %) are {noise.lack_of_fit:.1f} "
+                    f"times the seed noise ({100 * (noise.seed_std or 0):.2g} %, "
+                    f"{noise.seed_source}): the law itself misses something, and extrapolation "
+                    "inherits that error"
+                ),
+            )
+        )
+    turning = estimator.turning_point
+    if replicates.kind == "hessian":
+        far = turning is not None and turning < HUBER_FAR_BELOW * noise.robust_std
+        reasons.append(
+            Reason(
+                code="hessian-interval",
+                status="warn",
+                message=(
+                    "intervals come from the Hessian"
+                    + (
+                        f", whose curvature counts only the rows within delta {turning:g}, far "
+                        f"below the residual noise {noise.robust_std:.2g}: such intervals are "
+                        "several times too small"
+                        if far
+                        else ", which assumes independent normal noise"
+                    )
+                    + "; use a jackknife or bootstrap"
+                ),
+            )
+        )
+    if replicates.share_converged < 0.95:
+        reasons.append(
+            Reason(
+                code="resamples-failed",
+                status="warn",
+                message=(
+                    f"{100 * (1 - replicates.share_converged):.0f} % of the {replicates.kind} "
+                    "refits did not converge and are left out; intervals lean on the others"
+                ),
+            )
+        )
+    if replicates.kind == "wild":
+        reasons.append(
+            Reason(
+                code="wild-undercovers",
+                status="warn",
+                message=(
+                    "wild cluster intervals were measured to hold the truth in 62 to 87 % of "
+                    "simulated sweeps instead of 95 (docs/laws.md); use --resample jackknife"
+                ),
+            )
+        )
+    if replicates.kind in ("pairs", "residual") and points.num_budgets >= FEWEST_GROUPS:
+        reasons.append(
+            Reason(
+                code="ignores-clusters",
+                status="warn",
+                message=(
+                    f"{replicates.kind} intervals assume independent rows, but the table has "
+                    f"{points.num_budgets} budgets; where rows of one budget share noise these "
+                    "intervals are too narrow (see docs/laws.md for measured coverage); use "
+                    "--resample jackknife"
+                ),
+            )
+        )
+    return reasons

@@ -1,0 +1,1 @@
+"""Which scaling laws are there, and what follows from one?"""

@@ -1,0 +1,140 @@
+"""What does a law see of a table? Checked columns by role, and an account of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from analysis.laws.law import FloatArray, Law
+from analysis.objective.newton import Batch
+from analysis.objective.surface import Surface
+
+SAME_BUDGET_LOG = 0.02
+"""FLOPs that differ by less than 2 % are one budget when budgets are read off the FLOPs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exclusion:
+    """Rows that a fit does not see."""
+
+    reason: str
+    rows: tuple[int, ...]
+    """Row numbers, the first row of data being 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Points:
+    """The rows of one table that a fit sees, in plain arrays of shape (n,)."""
+
+    columns: Mapping[str, FloatArray]
+    """Values by role; every role that the law reads, and ``flops`` where known or derived."""
+    losses: FloatArray
+    """Nats per token (or the table's own unit)."""
+    weights: FloatArray
+    """Weight of every row in the objective."""
+    loss_std: FloatArray | None
+    """Known standard deviations of the losses, nats; None where unknown."""
+    budgets: NDArray[np.int64] | None
+    """Group of every row, 0..G-1; None where the table has no budgets."""
+    budget_source: str | None
+    """Where the groups come from, in words."""
+    row_numbers: NDArray[np.int64]
+    """Row numbers in the table, the first row of data being 1."""
+    num_table_rows: int
+    """Rows of the table before anything was left out."""
+    excluded: tuple[Exclusion, ...] = ()
+    """What was left out and why."""
+    conventions: tuple[str, ...] = ()
+    """How derived columns were derived, and what columns count."""
+    source: str = "a data frame"
+    """The file, or what else the rows come from."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that are fitted."""
+        return len(self.losses)
+
+    @property
+    def num_budgets(self) -> int:
+        """Groups; 0 where there are none."""
+        return 0 if self.budgets is None else int(self.budgets.max()) + 1
+
+    @cached_property
+    def flops(self) -> FloatArray | None:
+        """Training FLOPs of every row, where known."""
+        return self.columns.get("flops")
+
+    def surface(self, law: Law) -> Surface:
+        """The law over these columns."""
+        return Surface(law, self.columns, float(self.losses.min()))
+
+    def batch(self, *, on_logs: bool) -> Batch:
+        """The data of one fit; standard deviations become relative where residuals are logs."""
+        if self.loss_std is None:
+            scale = np.ones_like(self.losses)
+        else:
+            scale = self.loss_std / self.losses if on_logs else self.loss_std
+        return Batch(self.losses, self.weights, scale)
+
+    def select(self, keep: NDArray[np.bool_], reason: str) -> Points:
+        """The rows where ``keep`` (n,) holds; the others are counted as excluded."""
+        budgets = None
+        if self.budgets is not None:
+            budgets = np.unique(self.budgets[keep], return_inverse=True)[1].astype(np.int64)
+        dropped = tuple(int(row) for row in self.row_numbers[~keep])
+        return Points(
+            columns={role: values[keep] for role, values in self.columns.items()},
+            losses=self.losses[keep],
+            weights=self.weights[keep],
+            loss_std=None if self.loss_std is None else self.loss_std[keep],
+            budgets=budgets,
+            budget_source=self.budget_source,
+            row_numbers=self.row_numbers[keep],
+            num_table_rows=self.num_table_rows,
+            excluded=(*self.excluded, Exclusion(reason=reason, rows=dropped)),
+            conventions=self.conventions,
+            source=self.source,
+        )
+
+    def ranges(self) -> dict[str, list[float]]:
+        """Smallest and largest value by role, with tokens per parameter where both are known."""
+        columns = {**self.columns, "loss": self.losses}
+        if "params" in columns and "tokens" in columns:
+            columns["tokens_per_param"] = columns["tokens"] / columns["params"]
+        return {role: [float(x.min()), float(x.max())] for role, x in columns.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``data`` entry of a fit's JSON document."""
+        return {
+            "source": self.source,
+            "rows": self.num_rows,
+            "table_rows": self.num_table_rows,
+            "ranges": self.ranges(),
+            "budgets": self.num_budgets or None,
+            "budget_source": self.budget_source,
+            "excluded": [{"reason": e.reason, "rows": list(e.rows)} for e in self.excluded],
+            "conventions": list(self.conventions),
+        }
+
+
+def groups_of_equal(values: FloatArray) -> NDArray[np.int64] | None:
+    """Groups of nearly equal values (n,), or None where the values do not come in groups.
+
+    Neighbours that differ by more than 2 % part groups. They count as groups when there are at
+    least three, with three rows each on average, and none spans more than 10 %.
+    """
+    order = np.argsort(values, kind="stable")
+    logs = np.log(values[order])
+    labels_sorted = np.concatenate([[0], np.cumsum(np.diff(logs) > SAME_BUDGET_LOG)])
+    num = int(labels_sorted[-1]) + 1
+    spans = [float(np.ptp(logs[labels_sorted == group])) for group in range(num)]
+    if num < 3 or len(values) < 3 * num or max(spans) > 0.1:
+        return None
+    labels = np.empty(len(values), dtype=np.int64)
+    labels[order] = labels_sorted
+    return labels

@@ -1,0 +1,1 @@
+"""How does a fit read, and what else can be said about it?"""

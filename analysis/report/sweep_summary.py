@@ -1,0 +1,63 @@
+"""What does a sweep's fit say in a few lines? What stands, and why the rest does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from analysis.fit.fit_result import Fit
+from analysis.isoflop.isoflop_fit import IsoflopFit
+from analysis.judge.fit_certificate import Certificate
+from analysis.report.fit_text import between, number
+from analysis.sweep.sweep_fit import ArmFit, SweepFit
+
+MAX_REASONS = 2
+"""Reasons that are told of each law; the whole certificate is in the JSON and in the full text."""
+
+
+def sweep_summary(sweep: SweepFit) -> str:
+    """One paragraph per arm and one for the law over all arms."""
+    parts = [_arm_lines(arm) for arm in sweep.arms]
+    if sweep.capacity is not None:
+        parts.append(_law_lines("all arms", sweep.capacity))
+    return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _arm_lines(arm: ArmFit) -> list[str]:
+    return _law_lines(arm.arm, arm.surface) + _curve_lines(arm.isoflop)
+
+
+def _law_lines(label: str, fitted: Fit) -> list[str]:
+    """Formula, status, the parameters that stand, and the reasons against the others."""
+    num_rows, status = fitted.points.num_rows, fitted.status
+    lines = [f"{label} ({num_rows} results): {fitted.law.formula}: {status}"]
+    stands = [
+        f"{name} {number(value)} {between(fitted.interval(name))}".rstrip()
+        for name, value in fitted.parameters.items()
+        if value is not None
+    ]
+    if stands:
+        lines.append(f"  {', '.join(stands)}")
+    return lines + _reasons(fitted.certificate)
+
+
+def _curve_lines(fitted: IsoflopFit) -> list[str]:
+    """How many curves have a minimum, and the exponent of the optimal size."""
+    found = [curve for curve in fitted.curves if curve.n_star is not None]
+    lines = [f"  iso-FLOP curves: {len(found)} of {len(fitted.curves)} have a minimum"]
+    exponent = fitted.parameters["a"]
+    if exponent is not None:
+        lines[0] += f"; N* ~ C^a, a {number(exponent)} {between(fitted.intervals['a'])}"
+    return lines
+
+
+def _reasons(certificate: Certificate) -> list[str]:
+    """The gravest reasons, one line each."""
+    against = [each for each in certificate.reasons if each.status != "ok"]
+    against.sort(key=lambda each: each.status != "refused")
+    lines = [f"  {each.status}: {each.message}" for each in against[:MAX_REASONS]]
+    return lines + _more(against[MAX_REASONS:])
+
+
+def _more(rest: Iterable[object]) -> list[str]:
+    count = len(list(rest))
+    return [f"  and {count} more reason{'s' * (count > 1)}"] if count else []

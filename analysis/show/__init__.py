@@ -1,0 +1,1 @@
+"""What is drawn, and how? Only here is matplotlib imported."""

@@ -1,0 +1,194 @@
+"""What exactly is drawn? Plain numbers of every figure, computed here and tested; ink elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.fit.fit_result import Fit
+from analysis.isoflop.isoflop_curves import IsoflopCurve
+from analysis.isoflop.isoflop_fit import IsoflopFit
+from analysis.laws.derived_quantities import optimal_loss, optimal_params
+from analysis.laws.law import FloatArray
+
+BEYOND = 10.0
+"""A frontier is drawn to ten times the largest budget, dashed where no data lies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePanel:
+    """Iso-FLOP curves of one arm (or one table)."""
+
+    title: str
+    curves: tuple[IsoflopCurve, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrontierLine:
+    """Optima, the line through them and its 95 % band."""
+
+    label: str
+    budgets: FloatArray
+    """FLOPs of the optima, (m,)."""
+    sizes: FloatArray
+    """N* of the optima, (m,)."""
+    intervals: FloatArray
+    """(m, 2) intervals of N*; NaN where there is none."""
+    flops: FloatArray
+    """FLOPs at which the line is drawn, (g,); empty where there is no line."""
+    line: FloatArray
+    """(g,)."""
+    low: FloatArray
+    """(g,)."""
+    high: FloatArray
+    """(g,)."""
+    fitted: FloatArray
+    """(g,) booleans: inside the range of the optima (solid) or beyond (dashed)."""
+    exponent: float | None
+    exponent_interval: tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossFrontier:
+    """Lowest loss at every budget."""
+
+    label: str
+    budgets: FloatArray
+    """FLOPs, (m,)."""
+    losses: FloatArray
+    """Nats: the curve's minimum, or the lowest run where the curve has none, (m,)."""
+    from_curve: FloatArray
+    """(m,) booleans."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualCloud:
+    """Residuals of a fit against what they could depend on."""
+
+    columns: tuple[tuple[str, FloatArray], ...]
+    """Axis label and values (n,), one pair per panel."""
+    residuals_percent: FloatArray
+    """Predicted over measured minus 1, in percent, (n,)."""
+    noise_percent: float
+    """Residual standard deviation, percent."""
+    seed_percent: float | None
+    """Seed noise, percent."""
+
+
+def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> FrontierLine:
+    """N* against C with the line's band, from the smallest optimum to ten times the largest."""
+    found = [curve for curve in fitted.curves if curve.n_star is not None]
+    budgets = np.array([curve.budget for curve in found])
+    sizes = np.array([curve.n_star for curve in found], dtype=np.float64)
+    intervals = np.array(
+        [curve.n_star_interval or (np.nan, np.nan) for curve in found], dtype=np.float64
+    ).reshape(len(found), 2)
+    flops, line = np.zeros(0), np.zeros((0, 3))
+    if fitted.size_line is not None:
+        flops = np.geomspace(budgets.min(), budgets.max() * BEYOND, num_points)
+        ends = [fitted.size_line.at(float(x)) for x in flops]
+        line = np.array([(value, low, high) for value, (low, high) in ends])
+    return FrontierLine(
+        label=label,
+        budgets=budgets,
+        sizes=sizes,
+        intervals=intervals,
+        flops=flops,
+        line=line[:, 0],
+        low=line[:, 1],
+        high=line[:, 2],
+        fitted=np.asarray(flops <= (budgets.max() if len(budgets) else 0.0), dtype=np.float64),
+        exponent=None if fitted.size_line is None else fitted.size_line.exponent,
+        exponent_interval=None if fitted.size_line is None else fitted.size_line.exponent_interval,
+    )
+
+
+def loss_frontier(label: str, curves: Sequence[IsoflopCurve]) -> LossFrontier:
+    """The lowest loss at every budget."""
+    lowest = [
+        float(curve.losses.min()) if curve.loss_star is None else curve.loss_star
+        for curve in curves
+    ]
+    return LossFrontier(
+        label=label,
+        budgets=np.array([curve.budget for curve in curves]),
+        losses=np.array(lowest),
+        from_curve=np.array([float(curve.loss_star is not None) for curve in curves]),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurfaceFrontier:
+    """Loss and size on the compute frontier of a fitted Chinchilla law, with 95 % bands."""
+
+    run_flops: FloatArray
+    """Training FLOPs of the runs, (n,)."""
+    run_losses: FloatArray
+    """Their losses, nats, (n,)."""
+    flops: FloatArray
+    """FLOPs at which the frontier is drawn, (g,)."""
+    loss: FloatArray
+    """(g, 3): value, low, high; nats."""
+    params: FloatArray
+    """(g, 3): value, low, high of N*."""
+    fitted: FloatArray
+    """(g,) booleans: inside the range of the runs' FLOPs."""
+
+
+def surface_frontier(fit: Fit, num_points: int = 60) -> SurfaceFrontier | None:
+    """The frontier from the smallest FLOPs to ten times the largest; None where it is refused."""
+    needed = ("E", "A", "B", "alpha", "beta")
+    runs = fit.points.flops
+    if fit.law.name != "chinchilla" or not fit.optimum or fit.certificate.refuses(*needed):
+        return None
+    assert fit.replicates is not None
+    assert runs is not None
+    flops = np.geomspace(runs.min(), runs.max() * BEYOND, num_points)
+    draws = {n: fit.replicates.outer[:, place] for place, n in enumerate(fit.law.parameters)}
+    bands = {"n_star": np.zeros((num_points, 3)), "loss": np.zeros((num_points, 3))}
+    for row, at in enumerate(flops):
+        for name, of in (("n_star", optimal_params), ("loss", optimal_loss)):
+            value = float(of(fit.optimum, at))
+            ends = fit.replicates.interval(value, of(draws, at), positive=True)
+            bands[name][row] = (value, *(ends or (np.nan, np.nan)))
+    return SurfaceFrontier(
+        run_flops=runs,
+        run_losses=fit.points.losses,
+        flops=flops,
+        loss=bands["loss"],
+        params=bands["n_star"],
+        fitted=np.asarray(flops <= runs.max() * (1 + 1e-9), dtype=np.float64),
+    )
+
+
+AXIS_LABELS = {
+    "params": "parameters",
+    "tokens": "training tokens",
+    "flops": "training FLOPs",
+    "num_loops": "loops K",
+    "params_deep": "deep-path parameters",
+    "params_wide": "wide-path parameters",
+    "params_once": "parameters used once",
+}
+
+
+def residual_cloud(fit: Fit) -> ResidualCloud:
+    """Relative residuals against every positive, varying column of the law."""
+    surface = fit.points.surface(fit.law)
+    inner = surface.inner(np.array([fit.optimum[name] for name in fit.law.parameters]))
+    predicted = surface.predict(inner[None])[0]
+    columns = tuple(
+        (AXIS_LABELS.get(role, role), fit.points.columns[role])
+        for role in fit.law.roles
+        if (fit.points.columns[role] > 0).all() and np.ptp(fit.points.columns[role]) > 0
+    )
+    assert fit.noise is not None
+    seed = fit.noise.seed_std
+    return ResidualCloud(
+        columns=columns,
+        residuals_percent=100.0 * (predicted / fit.points.losses - 1.0),
+        noise_percent=100.0 * fit.noise.residual_std,
+        seed_percent=None if seed is None else 100.0 * seed,
+    )

@@ -1,0 +1,1 @@
+"""Where is the optimum of one law on one table, and how far could it be off?"""

@@ -1,0 +1,145 @@
+"""What laws does a sweep support? Every arm's surface and iso-FLOP curves, and one law across arms.
+
+Tiny sweeps rarely support a law; then the values here are refusals with their reasons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from analysis.fit.fit_result import Fit
+from analysis.fit.fitting import fit
+from analysis.isoflop.isoflop_curves import CurveMethod
+from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
+from analysis.points.table_reading import points_from
+from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
+from spaces.errors import RequestError
+
+NUM_RESAMPLES = 400
+"""Resamples per fit where a sweep has too few budgets for the jackknife."""
+
+CAPACITY_ROLES = ("params_once", "params_deep", "params_wide", "num_loops", "tokens")
+
+MODEL_COLUMNS = (
+    "arm",
+    "budget",
+    "params",
+    "params_once",
+    "params_deep",
+    "params_wide",
+    "tokens",
+    "num_loops",
+    "num_layers",
+    "d_model",
+    "seed",
+    "data_seed",
+)
+"""Runs that agree in all of these that a frame has are one model, trained more than once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmFit:
+    """The laws of one arm."""
+
+    arm: str
+    surface: Fit
+    """Chinchilla's L(N, D), N being total parameters."""
+    isoflop: IsoflopFit
+    """Curves, optima and exponents."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON."""
+        return {"surface": self.surface.to_dict(), "isoflop": self.isoflop.to_dict()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepFit:
+    """All laws of a sweep."""
+
+    arms: tuple[ArmFit, ...]
+    """In alphabetical order."""
+    capacity: Fit | None
+    """The compute-capacity law over all arms; None with one arm or without its columns."""
+    conventions: tuple[str, ...]
+    """What sizes, tokens and FLOPs count."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON; what is refused or unknown is null."""
+        return {
+            "arms": {arm.arm: arm.to_dict() for arm in self.arms},
+            "compute_capacity": None if self.capacity is None else self.capacity.to_dict(),
+            "conventions": list(self.conventions),
+        }
+
+
+def fit_sweep(
+    frame: pl.DataFrame,
+    *,
+    method: CurveMethod = "parabola",
+    roles: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> SweepFit:
+    """Fit every arm of a sweep's records; rows without a loss are left out.
+
+    ``frame`` has the columns arm, budget, flops, params, tokens, loss and, for the law across arms,
+    params_once, params_deep, params_wide and num_loops. Raises `RequestError` where no row has a
+    loss or a column is missing.
+    """
+    if "arm" not in frame.columns:
+        raise RequestError("a sweep's frame needs the column arm; fit other tables with --table")
+    loss = (roles or {}).get("loss", "loss")
+    done = frame.filter(pl.col(loss).is_not_null()) if loss in frame.columns else frame
+    if done.height == 0:
+        raise RequestError("no trial of this sweep has a loss yet; run it first")
+    done = tuned_rows(done, loss)
+    arms = []
+    for arm in sorted(done["arm"].unique().to_list()):
+        points = points_from(
+            done.filter(pl.col("arm") == arm), ("params", "tokens", "flops", "budget"), roles=roles
+        )
+        surface = fit("chinchilla", points, num_resamples=NUM_RESAMPLES, seed=seed)
+        curves = fit_isoflop(points, method=method, surface=surface)
+        arms.append(ArmFit(arm=str(arm), surface=surface, isoflop=curves))
+    return SweepFit(
+        arms=tuple(arms),
+        capacity=_capacity(done, roles, seed) if len(arms) > 1 else None,
+        conventions=(
+            "params are all parameters of a model, embeddings and head included",
+            "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
+            "undercounts arms that loop",
+            "of runs that differ only in the learning rate, the best is fitted",
+        ),
+    )
+
+
+def tuned_rows(frame: pl.DataFrame, loss: str = "loss") -> pl.DataFrame:
+    """Of the runs that differ only in their learning rate, the one with the lowest loss."""
+    same = [name for name in MODEL_COLUMNS if name in frame.columns]
+    if "learning_rate" not in frame.columns or not same:
+        return frame
+    return frame.sort(loss, "config_hash" if "config_hash" in frame.columns else loss).unique(
+        subset=same, keep="first", maintain_order=True
+    )
+
+
+def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -> Fit | None:
+    named = roles or {}
+    if any(named.get(role, role) not in frame.columns for role in CAPACITY_ROLES):
+        return None
+    return fit("compute-capacity", frame, roles=roles, num_resamples=NUM_RESAMPLES, seed=seed)
+
+
+def draw_sweep(sweep: SweepFit, folder: Path) -> list[Path]:
+    """Write the sweep's figures (iso-FLOP curves; frontier and lowest loss) as PNG and SVG."""
+    from analysis.show.figures import draw_frontier, draw_isoflop, save
+
+    panels = [CurvePanel(title=arm.arm, curves=arm.isoflop.curves) for arm in sweep.arms]
+    lines = [frontier_line(arm.arm, arm.isoflop) for arm in sweep.arms]
+    losses = [loss_frontier(arm.arm, arm.isoflop.curves) for arm in sweep.arms]
+    written = save(draw_isoflop(panels), folder, "isoflop_curves")
+    return written + save(draw_frontier(lines, losses), folder, "frontier")

@@ -1,0 +1,1 @@
+"""Is anything lost, or done twice, when things break?"""

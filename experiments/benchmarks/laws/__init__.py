@@ -1,0 +1,1 @@
+"""Are intervals honest, fits fast, and other packages no better?"""

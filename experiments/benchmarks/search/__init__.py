@@ -1,0 +1,1 @@
+"""How near to the best configuration does a search come?"""

@@ -1,0 +1,40 @@
+"""A sweep by name and home: its table, and its fit back to where MLflow shows the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from experiments.setup import sweep_name
+from search.record.ledger import Ledger
+from spaces.errors import RequestError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+def load_frame(experiment: str, home: Path) -> pl.DataFrame:
+    """Results of a sweep of a home. Raises `RequestError` where there is no sweep or no result."""
+    from analysis.points.sweep_frame import frame_of
+
+    ledger = Ledger(home)
+    name = sweep_name(experiment)
+    ledger.sweep(name)
+    frame = frame_of(ledger.trials(name))
+    ledger.close()
+    if frame.is_empty():
+        raise RequestError(f"sweep {name!r} in {home} has no finished trial to fit yet")
+    return frame
+
+
+def log_sweep_fit(
+    name: str, home: Path, document: Mapping[str, Any], figures: Sequence[Path]
+) -> str | None:
+    """Put a fit on the sweep's run in MLflow; what went wrong, or None."""
+    from runners.mlflow.projection import log_fit
+
+    ledger = Ledger(home)
+    sweep = ledger.sweep(name)
+    ledger.close()
+    return log_fit(home, sweep, document, figures)

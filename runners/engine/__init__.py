@@ -1,0 +1,1 @@
+"""How does one step train a model, and one pass measure it?"""

@@ -1,0 +1,179 @@
+"""How does one optimizer step change the weights? The engine that a trial's loop calls.
+
+`StepEngine` is what the loop knows; `EagerEngine` runs everywhere, `runners.engine.graph` on a GPU.
+An engine takes a batch and a learning rate, and returns the batch's mean cross-entropy without
+waiting for the device.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from runners.engine.loss import training_loss
+from runners.engine.rounded_weights import WorkingModel
+from runners.engine.validation import BatchSums, batch_sums
+from search.record.trial import TrainingRecipe
+from spaces.model import DualPathModel
+
+NamedTensors = dict[str, Tensor]
+
+
+class OutOfMemoryAtOneSequence(Exception):
+    """The device cannot hold the training of this model on a single sequence."""
+
+
+class StepEngine(Protocol):
+    """Trains one model, step by step."""
+
+    @property
+    def model(self) -> DualPathModel:
+        """The model, in its present state."""
+
+    @property
+    def micro_batch_sequences(self) -> int:
+        """Sequences of one forward and backward pass."""
+
+    @property
+    def peak_memory_bytes(self) -> int:
+        """Most memory that was needed before the first step; 0 where nothing was."""
+
+    @property
+    def validation_sequences(self) -> int | None:
+        """Sequences that `validation_sums` likes best at once; None where any number will do."""
+
+    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
+        """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
+
+    def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
+        """Loss and routing of validation sequences in the model's present state."""
+
+    def optimizer_tensors(self) -> NamedTensors:
+        """The optimizer's state; empty before the first step."""
+
+    def load_optimizer_tensors(self, tensors: NamedTensors) -> None:
+        """Put back what `optimizer_tensors` gave."""
+
+
+class EagerEngine:
+    """Forward, backward, clipping and AdamW, operator by operator.
+
+    A batch may be split into micro-batches; gradients add up to the whole batch's. Where memory
+    runs out, the micro-batch is halved and the step done again.
+    """
+
+    peak_memory_bytes = 0
+    validation_sequences: int | None = None
+
+    def __init__(
+        self,
+        model: DualPathModel,
+        recipe: TrainingRecipe,
+        *,
+        micro_batch_sequences: int | None = None,
+    ) -> None:
+        self.model = model
+        self.micro_batch_sequences = micro_batch_sequences or recipe.batch_sequences
+        self.working = WorkingModel(model, recipe.precision)
+        self._recipe = recipe
+        self._parameters = list(model.parameters())
+        self._matrices: list[Tensor] = [*model.matrix_parameters()]
+        device = self._parameters[0].device
+        self._learning_rate = torch.zeros((), device=device)
+        self._weight_decay = torch.tensor(recipe.weight_decay, device=device)
+        self._optimizer = make_optimizer(model, recipe, self._learning_rate)
+
+    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
+        """Do one step; raises `OutOfMemoryAtOneSequence` where no micro-batch fits."""
+        self.set_learning_rate(learning_rate)
+        while True:
+            try:
+                return self.run(inputs_BT, targets_BT)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).splitlines()[0]
+            # outside the handler, whose traceback still holds the activations
+            self.halve(num_sequences=len(inputs_BT), reason=reason)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """The rate of the next `run`."""
+        self._learning_rate.fill_(learning_rate)
+
+    def set_weight_decay(self, weight_decay: float) -> None:
+        """The decoupled decay of the runs from now on."""
+        self._weight_decay.fill_(weight_decay)
+
+    def run(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+        """One step on the device alone: no value leaves it, so that it can be captured."""
+        self._optimizer.zero_grad()
+        self.working.refresh()
+        size = self.micro_batch_sequences
+        total = torch.zeros((), device=inputs_BT.device)
+        pieces = zip(torch.split(inputs_BT, size), torch.split(targets_BT, size), strict=True)
+        for inputs, targets in pieces:
+            share = len(inputs) / len(inputs_BT)
+            loss, cross_entropy = training_loss(self.working.model, inputs, targets, self._recipe)
+            torch.autograd.backward(loss * share)
+            self.working.collect_gradients()
+            total += cross_entropy * share
+        torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.grad_clip)
+        self._decay()
+        self._optimizer.step()
+        return total
+
+    @torch.no_grad()
+    def _decay(self) -> None:
+        """AdamW's decoupled decay, as a tensor: a captured step takes another trial's value."""
+        kept = 1 - self._learning_rate * self._weight_decay
+        torch._foreach_mul_(self._matrices, kept)
+
+    def halve(self, *, num_sequences: int, reason: str) -> None:
+        """Use micro-batches of half the size from now on."""
+        self._optimizer.zero_grad()
+        size = min(self.micro_batch_sequences, num_sequences)
+        if size == 1:
+            raise OutOfMemoryAtOneSequence(reason)
+        self.micro_batch_sequences = size // 2
+        if self._learning_rate.is_cuda:
+            torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
+        """Loss and routing of validation sequences in the model's present state."""
+        self.working.refresh()
+        return batch_sums(self.working.model, inputs_BT, targets_BT)
+
+    def optimizer_tensors(self) -> NamedTensors:
+        """Both moments and the step count of every parameter, as ``<what>/<parameter>``."""
+        return {
+            f"{what}/{name}": tensor
+            for name, parameter in self.model.named_parameters()
+            for what, tensor in self._optimizer.state[parameter].items()
+        }
+
+    def load_optimizer_tensors(self, tensors: NamedTensors) -> None:
+        """Put back what `optimizer_tensors` gave, where it was where there is a place for it."""
+        parameters = dict(self.model.named_parameters())
+        for key, tensor in tensors.items():
+            what, _, name = key.partition("/")
+            state = self._optimizer.state[parameters[name]]
+            if what in state:
+                state[what].copy_(tensor)
+            else:
+                state[what] = tensor.to(parameters[name].device)
+
+
+def make_optimizer(
+    model: DualPathModel, recipe: TrainingRecipe, learning_rate: Tensor
+) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) in one fused kernel; the decay comes before it, on matrices only."""
+    return torch.optim.AdamW(
+        model.parameters(),
+        lr=learning_rate,
+        betas=(recipe.beta1, recipe.beta2),
+        eps=recipe.adam_epsilon,
+        weight_decay=0.0,
+        fused=True,
+        capturable=learning_rate.is_cuda,
+    )

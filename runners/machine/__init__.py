@@ -1,0 +1,1 @@
+"""What does this machine offer: a device, a processor, a disk?"""

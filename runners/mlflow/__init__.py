@@ -1,0 +1,1 @@
+"""How does MLflow show what the ledger knows? Only here is MLflow imported."""

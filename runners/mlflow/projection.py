@@ -1,0 +1,367 @@
+"""How does MLflow come to show the ledger? The only module that writes to MLflow.
+
+`MlflowProjection.sync` compares the ledger with what MLflow has and sends the difference in
+batches: called once or a hundred times, by one process or its successors, every run has one point
+per step. `runners/mlflow/projection_thread.py` calls it beside the training.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+
+from runners.mlflow.comparison import compare_sweep, find_runs
+from runners.mlflow.database import (
+    analyse_database,
+    create_database,
+    keep_artifacts,
+    local_artifacts,
+    sqlite_path,
+)
+from runners.mlflow.run_rows import (
+    CONFIGURATION_FILE,
+    OUTCOME_FILE,
+    RUN_STATUS,
+    Point,
+    configuration_points,
+    curve_points,
+    identity_tags,
+    outcome_points,
+    state_tags,
+    sweep_tags,
+    trial_params,
+)
+from runners.mlflow.saved_view import best_view, local_tracking_uri
+from search.record.crash_points import reach
+from search.record.ledger import Ledger, SweepRecord, TrialRecord
+from search.record.numbers import ranks
+from search.record.redaction import redact
+
+RANK_SECONDS = 20.0
+"""A new result moves the ranks of a whole budget: they are sent at most this often."""
+BATCH_METRICS, BATCH_PARAMS = 999, 100
+"""MLflow takes 1,000 metrics at once; a point of the curve is three and is not torn apart."""
+RANK_METRIC = "rank_in_budget"
+
+
+@dataclass
+class _Sent:
+    """What one run of MLflow has already."""
+
+    run_id: str
+    status: str
+    tags: dict[str, str]
+    is_configured: bool
+    rank: int | None = None
+    rank_step: int | None = None
+    """Step of the last rank; None until it is looked up."""
+    losses: dict[int, float | None] | None = None
+    """Training loss by step, of the points of the curve; None until it is looked up."""
+
+
+class MlflowProjection:
+    """Sends one sweep of one ledger to MLflow; after an error, make a new one."""
+
+    def __init__(self, ledger: Ledger, sweep: str, *, tracking_uri: str) -> None:
+        """Open the tracking store and find or make the sweep's experiment and parent run."""
+        self._ledger = ledger
+        self._sweep = sweep
+        self._uri = tracking_uri
+        self._database = sqlite_path(tracking_uri)
+        self._is_local = tracking_uri == local_tracking_uri(ledger.home)
+        if self._database is not None:
+            create_database(self._database)
+        self._client = MlflowClient(tracking_uri=tracking_uri)
+        self._experiment_id = self._find_experiment()
+        self._runs: dict[str, _Sent] = {}
+        self._adopt_runs()
+        self._parent_id = self._find_parent()
+        self._shown: dict[str, tuple[Any, ...]] = {}
+        self._ranks: dict[str, int] = {}
+        self._ranked_at = 0.0
+        self._record_place()
+
+    def sync(self, *, with_ranks: bool = False) -> None:
+        """Send what MLflow does not have yet; the ranks only from time to time, or if asked."""
+        records = self._ledger.trials(self._sweep)
+        if with_ranks or time.monotonic() - self._ranked_at > RANK_SECONDS:
+            self._ranks, self._ranked_at = ranks(records), time.monotonic()
+        for record in records:
+            face = _face(record, self._ranks.get(record.config_hash))
+            if self._shown.get(record.config_hash) != face:
+                self._send(record, self._ranks.get(record.config_hash))
+                self._shown[record.config_hash] = face
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Send everything, close the parent run, and leave a local database quick to read."""
+        self.sync(with_ranks=True)
+        reach("before mlflow end")
+        self._client.set_terminated(self._parent_id, "KILLED" if interrupted else "FINISHED")
+        reach("after mlflow end")
+        if self._database is not None:
+            analyse_database(self._database)
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self._sweep)
+        if found is not None:
+            if found.lifecycle_stage == "deleted":
+                self._client.restore_experiment(found.experiment_id)
+            if self._is_local:
+                keep_artifacts(self._ledger.home, found)
+            return str(found.experiment_id)
+        artifacts = None if self._database is None else local_artifacts(self._ledger.home)
+        identity = self._client.create_experiment(self._sweep, artifact_location=artifacts)
+        key, view = best_view(self._sweep)
+        self._client.set_experiment_tag(identity, key, view)
+        return str(identity)
+
+    def _adopt_runs(self) -> None:
+        """Runs that an earlier projection made; of two for one trial the older stays."""
+        token = None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id],
+                filter_string="tags.`isoflop.kind` = 'trial'",
+                order_by=["attributes.start_time ASC"],
+                max_results=1000,
+                page_token=token,
+            )
+            for run in page:
+                config_hash = run.data.tags["isoflop.config_hash"]
+                if config_hash in self._runs:
+                    self._client.delete_run(run.info.run_id)
+                else:
+                    self._runs[config_hash] = _adopt(run)
+            token = page.token
+            if not token:
+                return
+
+    def _history(self, run_id: str, metric: str) -> dict[int, float]:
+        history = self._client.get_metric_history(run_id, metric)
+        return {point.step: point.value for point in history}
+
+    def _find_parent(self) -> str:
+        runs = self._client.search_runs(
+            [self._experiment_id], filter_string="tags.`isoflop.kind` = 'sweep'", max_results=1
+        )
+        sweep = self._ledger.sweep(self._sweep)
+        if runs:
+            run_id = str(runs[0].info.run_id)
+            self._client.update_run(run_id, status="RUNNING")
+        else:
+            run = self._client.create_run(
+                self._experiment_id,
+                start_time=int(sweep.created_at * 1000),
+                run_name=self._sweep,
+                tags={"isoflop.kind": "sweep", "isoflop.sweep": self._sweep},
+            )
+            run_id = str(run.info.run_id)
+        for key, value in sweep_tags(sweep).items():
+            self._client.set_tag(run_id, key, value)
+        self._client.log_dict(run_id, json.loads(sweep.experiment_json), "experiment.json")
+        return run_id
+
+    def _record_place(self) -> None:
+        """Write into the ledger where the sweep lies, unless it says so already."""
+        uri = None if self._is_local else redact(self._uri)
+        place = (uri, self._experiment_id, self._parent_id)
+        sweep = self._ledger.sweep(self._sweep)
+        if place != (sweep.tracking_uri, sweep.mlflow_experiment_id, sweep.mlflow_run_id):
+            self._ledger.record_projection(
+                self._sweep,
+                tracking_uri=uri,
+                experiment=self._experiment_id,
+                run=self._parent_id,
+            )
+
+    def _run_of(self, record: TrialRecord) -> _Sent:
+        sent = self._runs.get(record.config_hash)
+        if sent is not None and self._is_outdated(sent, record):
+            self._client.delete_run(sent.run_id)  # a point that MLflow has cannot be taken back
+            sent = None
+        if sent is None:
+            sent = self._runs[record.config_hash] = self._start_run(record)
+        if record.mlflow_run_id != sent.run_id:
+            self._ledger.record_run(self._sweep, record.config_hash, sent.run_id)
+        return sent
+
+    def _is_outdated(self, sent: _Sent, record: TrialRecord) -> bool:
+        """Whether a run shows what is true no more: a failure that got another try, or points that
+        a later attempt has trained again and otherwise (on a GPU)."""
+        outcome = sent.tags.get("isoflop.outcome")
+        if outcome is not None and (record.outcome is None or outcome != record.outcome.status):
+            return True
+        if sent.losses is None and record.curve:
+            sent.losses = dict(self._history(sent.run_id, "train_loss_nats"))
+        was = sent.losses or {}
+        return any(was.get(p.step, p.train_loss_nats) != p.train_loss_nats for p in record.curve)
+
+    def _start_run(self, record: TrialRecord) -> _Sent:
+        began = record.attempts[0].started_at if record.attempts else record.created_at
+        tags = identity_tags(self._ledger.sweep(self._sweep), record)
+        reach("before mlflow run")
+        run = self._client.create_run(
+            self._experiment_id,
+            start_time=int((began or time.time()) * 1000),
+            run_name=f"{record.proposal.arm}-{record.number:03d}",
+            tags=tags | {"mlflow.parentRunId": self._parent_id},
+        )
+        reach("after mlflow run")
+        run_id = str(run.info.run_id)
+        return _Sent(
+            run_id=run_id, status=run.info.status, tags=tags, is_configured=False, losses={}
+        )
+
+    def _send(self, record: TrialRecord, rank: int | None) -> None:
+        """Everything of one trial that its run lacks."""
+        sent = self._run_of(record)
+        if not sent.is_configured:
+            self._client.log_dict(sent.run_id, asdict(record.proposal), CONFIGURATION_FILE)
+            self._log_points(sent, configuration_points(record))
+            self._log_params(sent, trial_params(record))
+            sent.is_configured = True
+        self._send_curve(sent, record)
+        if record.outcome is not None and "isoflop.outcome" not in sent.tags:
+            self._client.log_dict(sent.run_id, asdict(record.outcome), OUTCOME_FILE)
+            self._log_points(sent, outcome_points(record))
+        self._send_rank(sent, rank)
+        self._send_tags(sent, state_tags(record))
+        self._send_status(sent, record)
+
+    def _send_curve(self, sent: _Sent, record: TrialRecord) -> None:
+        if not record.curve:
+            return
+        assert sent.losses is not None, "looked up with the run"
+        new = [point for point in curve_points(record) if point.step not in sent.losses]
+        if new:
+            self._log_points(sent, new)
+            sent.losses |= {point.step: point.train_loss_nats for point in record.curve}
+
+    def _send_rank(self, sent: _Sent, rank: int | None) -> None:
+        if rank is None or rank == sent.rank:
+            return
+        if sent.rank_step is None:
+            sent.rank_step = max(self._history(sent.run_id, RANK_METRIC), default=-1)
+        step, now = sent.rank_step + 1, int(time.time() * 1000)
+        point = Point(name=RANK_METRIC, value=float(rank), step=step, milliseconds=now)
+        self._log_points(sent, [point])
+        sent.rank, sent.rank_step = rank, step
+
+    def _log_points(self, sent: _Sent, points: Sequence[Point]) -> None:
+        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in points]
+        for start in range(0, len(metrics), BATCH_METRICS):
+            reach("before mlflow batch")
+            self._client.log_batch(sent.run_id, metrics=metrics[start : start + BATCH_METRICS])
+            reach("after mlflow batch")
+
+    def _log_params(self, sent: _Sent, values: Mapping[str, str]) -> None:
+        params = [Param(key, value) for key, value in values.items()]
+        for start in range(0, len(params), BATCH_PARAMS):
+            self._client.log_batch(sent.run_id, params=params[start : start + BATCH_PARAMS])
+
+    def _send_tags(self, sent: _Sent, tags: Mapping[str, str]) -> None:
+        new = {key: value for key, value in tags.items() if sent.tags.get(key, "") != value}
+        if new:
+            self._client.log_batch(sent.run_id, tags=[RunTag(k, v) for k, v in new.items()])
+            sent.tags |= new
+
+    def _send_status(self, sent: _Sent, record: TrialRecord) -> None:
+        status = RUN_STATUS[record.state]
+        if status == sent.status:
+            return
+        if status in ("RUNNING", "SCHEDULED"):
+            self._client.update_run(sent.run_id, status=status)
+        else:
+            ended = record.accepted_at
+            if ended is None and record.attempts:
+                ended = record.attempts[-1].ended_at
+            ended_at = int((ended or time.time()) * 1000)
+            self._client.set_terminated(sent.run_id, status, ended_at)
+        sent.status = status
+
+
+def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
+    """Delete a sweep's runs that differ from the ledger and send them again; how many."""
+    database = sqlite_path(tracking_uri)
+    if database is not None:
+        create_database(database)
+    client = MlflowClient(tracking_uri=tracking_uri)
+    differing = compare_sweep(ledger, sweep, tracking_uri=tracking_uri)
+    for run in find_runs(client, sweep, "trial"):
+        if run.data.tags["isoflop.config_hash"] in differing:
+            client.delete_run(run.info.run_id)
+    records = ledger.trials(sweep)
+    unfinished = any(record.outcome is None for record in records)
+    MlflowProjection(ledger, sweep, tracking_uri=tracking_uri).finish(interrupted=unfinished)
+    return len(differing.keys() - {None})
+
+
+def log_fit(
+    home: Path, sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]
+) -> str | None:
+    """A fit's document, figures and accepted parameters on the sweep's own run.
+
+    Returns what went wrong, or None; a fit is a result whether MLflow has it or not.
+    """
+    run_id, uri = sweep.mlflow_run_id, sweep.tracking_uri or local_tracking_uri(home)
+    database = sqlite_path(uri)
+    if run_id is None or (database is not None and not database.exists()):
+        return "the sweep is not in MLflow yet; run it again with MLflow reachable"
+    now = int(time.time() * 1000)
+    try:
+        client = MlflowClient(tracking_uri=uri)
+        if sweep.tracking_uri is None:
+            keep_artifacts(home, client.get_experiment(sweep.mlflow_experiment_id))
+        client.log_dict(run_id, dict(document), "fit/fit.json")
+        for figure in figures:
+            client.log_artifact(run_id, str(figure), "fit")
+        metrics = [Metric(name, value, now, 0) for name, value in fit_metrics(document).items()]
+        if metrics:
+            client.log_batch(run_id, metrics=metrics)
+    except (MlflowException, OSError, sqlite3.Error) as error:
+        return f"{redact(uri)}: {str(error).splitlines()[0]}"
+    return None
+
+
+def fit_metrics(document: Mapping[str, Any]) -> dict[str, float]:
+    """Parameters that a sweep's fit does not refuse, by arm and law, with their intervals."""
+    laws = {f"fit.{arm}": laws["surface"] for arm, laws in document["arms"].items()}
+    laws |= {f"fit.{arm}.isoflop": laws["isoflop"] for arm, laws in document["arms"].items()}
+    laws["fit.compute_capacity"] = document["compute_capacity"] or {"parameters": {}}
+    found = {}
+    for prefix, law in laws.items():
+        for name, value in law["parameters"].items():
+            if value is None:
+                continue
+            found[f"{prefix}.{name}"] = float(value)
+            interval = law["intervals"].get(name)
+            if interval is not None:
+                found[f"{prefix}.{name}.low"] = float(interval[0])
+                found[f"{prefix}.{name}.high"] = float(interval[1])
+    return found
+
+
+def _adopt(run: Run) -> _Sent:
+    rank = run.data.metrics.get(RANK_METRIC)
+    return _Sent(
+        run_id=run.info.run_id,
+        status=run.info.status,
+        tags=dict(run.data.tags),
+        is_configured=bool(run.data.params),
+        rank=None if rank is None else int(rank),
+    )
+
+
+def _face(record: TrialRecord, rank: int | None) -> tuple[Any, ...]:
+    """What MLflow shows of a record: when it changes there is something to send."""
+    attempts = [(each.state, each.step) for each in record.attempts]
+    return (record.state, record.set_aside, attempts, record.accepted_at, rank)

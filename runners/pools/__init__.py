@@ -1,0 +1,1 @@
+"""Where do trials run? Every pool keeps one contract."""

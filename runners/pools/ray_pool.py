@@ -1,0 +1,267 @@
+"""How do trials run side by side? Long-lived Ray actors, one attempt each; the only door to Ray.
+
+An actor that dies is not restarted by Ray (the next call to a restarted actor fails as well): the
+pool reports its attempt lost and puts a new actor in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
+from runners.pools.contract import (
+    Assignment,
+    Report,
+    StopFlag,
+    StopReason,
+    WorkerLost,
+    WorkerOptions,
+    train_assignment,
+)
+from search.record.redaction import redact
+from search.record.trial import Outcome
+from spaces.errors import RequestError
+
+
+class Worker:
+    """The actor: trains one assignment at a time and can be asked to stop meanwhile."""
+
+    def __init__(self, options: WorkerOptions) -> None:
+        self._options = options
+        self._stop = StopFlag()
+        self._attempt_id: int | None = None
+
+    def train(self, assignment: Assignment) -> Iterator[Report]:
+        """Reports of one attempt, streamed."""
+        self._stop, self._attempt_id = StopFlag(), assignment.attempt_id
+        yield from train_assignment(assignment, self._options, self._stop)
+
+    def stop(self, attempt_id: int, reason: StopReason) -> None:
+        """Flag the running attempt."""
+        if attempt_id == self._attempt_id:
+            self._stop.reason = reason
+
+
+@dataclass
+class _Slot:
+    """One actor and what it is on."""
+
+    actor: Any
+    attempt_id: int | None = None
+    stream: Any = None
+    is_abandoned: bool = False
+    """Given up as silent: still listened to, never given work again."""
+
+
+class RayPool:
+    """Actors, each with its own CPU cores or one whole GPU; as many as there are, unless told."""
+
+    def __init__(
+        self,
+        options: WorkerOptions,
+        *,
+        num_workers: int | None,
+        cpus_each: int,
+        address: str | None = None,
+        insecure: bool = False,
+        scratch: Path | None = None,
+    ) -> None:
+        """Start, or join, Ray. Raises `RequestError` where the cluster cannot hold the workers, or
+        is another machine's and takes anybody's work (unless ``insecure``).
+
+        ``scratch``: where a local Ray keeps its sockets and logs, removed at the end; a short path.
+        """
+        self._options = options
+        self._scratch = scratch
+        on_gpu = options.device == "cuda"
+        if address is not None and not insecure:
+            require_authentication(address)
+        with _signal_handlers_kept():
+            _start_ray(address, num_cpus=(num_workers or 0) * cpus_each, scratch=scratch)
+        if num_workers is None:
+            resources = ray.cluster_resources()
+            num_workers = int(resources.get("GPU", 0) if on_gpu else resources["CPU"] // cpus_each)
+            num_workers = max(1, num_workers)
+        _require(num_workers, "CPU", cpus_each)
+        if on_gpu:
+            _require(num_workers, "GPU", 1)
+        self._actor = ray.remote(
+            num_cpus=cpus_each,
+            num_gpus=1 if on_gpu else 0,
+            max_restarts=0,
+            max_concurrency=2,
+        )(Worker)
+        self._slots = [_Slot(actor=self._start_actor()) for _ in range(num_workers)]
+
+    def _start_actor(self) -> Any:
+        return self._actor.remote(self._options)
+
+    @property
+    def num_workers(self) -> int:
+        """Actors that take work."""
+        return sum(not slot.is_abandoned for slot in self._slots)
+
+    def num_free(self) -> int:
+        """Actors without an attempt."""
+        return sum(slot.attempt_id is None for slot in self._slots)
+
+    def assign(self, assignment: Assignment) -> None:
+        """Start an attempt on the first free actor."""
+        slot = next(slot for slot in self._slots if slot.attempt_id is None)
+        slot.attempt_id = assignment.attempt_id
+        slot.stream = slot.actor.train.options(num_returns="streaming").remote(assignment)
+
+    def reports(self, *, timeout_seconds: float) -> list[Report]:
+        """One report of every stream that has one."""
+        busy = {slot.stream: slot for slot in self._slots if slot.stream is not None}
+        if not busy:
+            return []
+        ready, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_seconds)
+        more, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
+        return [self._pull(busy[stream]) for stream in dict.fromkeys([*ready, *more])]
+
+    def _pull(self, slot: _Slot) -> Report:
+        """The next report of one stream."""
+        attempt_id = slot.attempt_id
+        assert attempt_id is not None
+        try:
+            report: Report = ray.get(next(slot.stream))
+        except RayTaskError as error:
+            if isinstance(error.cause, RequestError):
+                raise error.cause from None
+            raise
+        except (RayActorError, StopIteration) as error:
+            self._replace(slot)
+            reason = f"the worker died: {str(error).splitlines()[0] if str(error) else 'no reason'}"
+            lost = WorkerLost(reason=reason)
+            return Report(attempt_id=attempt_id, node="", pid=0, content=lost)
+        if isinstance(report.content, WorkerLost):
+            ray.kill(slot.actor)  # what broke it, a GPU's context say, would break the next attempt
+            self._replace(slot)
+        elif isinstance(report.content, Outcome):
+            slot.attempt_id = slot.stream = None
+            if slot.is_abandoned:
+                self._remove(slot)
+        return report
+
+    def _replace(self, slot: _Slot) -> None:
+        """A new actor for one that is gone, unless it has one already."""
+        if slot.is_abandoned:
+            self._slots.remove(slot)
+        else:
+            slot.attempt_id = slot.stream = None
+            slot.actor = self._start_actor()
+
+    def _remove(self, slot: _Slot) -> None:
+        ray.kill(slot.actor)
+        self._slots.remove(slot)
+
+    def stop(self, attempt_id: int, reason: StopReason) -> None:
+        """Flag the attempt on its actor."""
+        for slot in self._slots:
+            if slot.attempt_id == attempt_id:
+                slot.actor.stop.remote(attempt_id, reason)
+
+    def abandon(self, attempt_id: int) -> None:
+        """A new actor takes the place; the silent one is told to stop, should it wake.
+
+        The new one asks for no cores, which the silent one still holds; a GPU it must wait for, so
+        there the silent one is killed.
+        """
+        silent = next(slot for slot in self._slots if slot.attempt_id == attempt_id)
+        silent.is_abandoned = True
+        if self._options.device == "cuda":
+            self._remove(silent)
+            self._slots.append(_Slot(actor=self._start_actor()))
+        else:
+            silent.actor.stop.remote(attempt_id, "preempted")
+            spare = self._actor.options(num_cpus=0).remote(self._options)
+            self._slots.append(_Slot(actor=spare))
+
+    def close(self) -> None:
+        """Let the actors go, leave Ray, and remove what it kept on the disk."""
+        for slot in self._slots:
+            ray.kill(slot.actor)
+        with _signal_handlers_kept():
+            ray.shutdown()
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def require_authentication(address: str) -> None:
+    """Refuse a Ray of another machine without token authentication.
+
+    Whoever reaches an open Ray cluster runs code on it, and on whoever joins it. Raises
+    `RequestError`.
+    """
+    host = (urlsplit(address if "://" in address else f"ray://{address}").hostname or "").lower()
+    if address in ("auto", "local") or host in ("localhost", "127.0.0.1", "::1"):
+        return
+    places = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
+    has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or any(
+        place and Path(place).is_file() for place in places
+    )
+    if os.environ.get("RAY_AUTH_MODE", "token").lower() == "token" and has_token:
+        return
+    raise RequestError(
+        f"a Ray cluster on another machine needs token authentication, but {redact(address)} would "
+        f"be joined without; give both sides the same token (`ray get-auth-token --generate`, then "
+        f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN), or add --insecure"
+    )
+
+
+@contextlib.contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Ray installs its own handler of SIGTERM; the sweep's own is put back."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> None:
+    if scratch is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        if address is None:
+            ray.init(
+                address="local",
+                _temp_dir=None if scratch is None else str(scratch),
+                num_cpus=max(num_cpus, os.cpu_count() or 1),
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        else:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = "locally" if address is None else f"at {address}"
+        raise RequestError(redact(f"Ray could not be reached {where}: {error}")) from None
+
+
+def _require(num_workers: int, resource: str, each: int) -> None:
+    """Refuse what Ray would silently wait for."""
+    exists = int(ray.cluster_resources().get(resource, 0))
+    if exists < num_workers * each:
+        ray.shutdown()
+        raise RequestError(
+            f"{num_workers} workers with {each} {resource} each need {num_workers * each}, but "
+            f"the cluster has {exists}; lower --workers.count or --workers.cpus-each"
+        )

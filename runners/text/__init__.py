@@ -1,0 +1,1 @@
+"""Which tokens does a trial train on, and which is it measured on?"""

@@ -1,0 +1,399 @@
+"""How is one trial trained, measured and saved?
+
+`run_trial` is a generator: progress, then one `Outcome`, always the last value. It continues from
+the trial's newest whole checkpoint where there is one; on the CPU the continued trial equals an
+uninterrupted one bit for bit (after the weights' start nothing here draws random numbers).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from runners.engine.batches import (
+    TrainingOrder,
+    check_text,
+    device_streams,
+    evaluation_windows,
+    gather,
+)
+from runners.engine.graph import StepTask, WarmEngine
+from runners.engine.schedule import learning_rate_at
+from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence, StepEngine
+from runners.engine.validation import Measurement, measure
+from runners.machine.device import find_device, reset_peak_memory
+from runners.machine.files import write_atomically
+from runners.text.corpus import Corpus
+from runners.trial.checkpoint import (
+    Checkpoint,
+    CorruptCheckpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from runners.trial.outcome import sum_up, with_result
+from runners.trial.trial_log import TrialLog
+from search.record.trial import Outcome, OutcomeStatus, Progress, TrialConfig
+from spaces.errors import RequestError
+from spaces.identity import canonical_json
+from spaces.model import DualPathModel
+
+StopReason = Literal["preempted", "pruned"]
+Engine = Literal["auto", "eager"]
+
+STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 64}
+"""A GPU's losses are read this rarely, so that it does not wait for the loop."""
+
+WARM = WarmEngine()
+"""What this process keeps of a trial on a GPU for the next one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """How to run a trial; nothing here is part of its identity."""
+
+    device: str = "cpu"
+    """cpu, cuda or cuda:N."""
+    engine: Engine = "auto"
+    """auto: fused and replayed on a GPU, eager on a CPU; eager: operator by operator
+    but for the softmax of a loss on a GPU."""
+    num_threads: int | None = None
+    """torch threads; None leaves them as they are."""
+    micro_batch_sequences: int | None = None
+    """Sequences of a forward pass at first; None tries the whole batch."""
+    checkpoint_dir: Path | None = None
+    """The trial's own folder for checkpoints; None saves none."""
+    checkpoint_seconds: float = 30.0
+    """Time between checkpoints."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints, besides."""
+    progress_seconds: float = 2.0
+    """Longest silence between two values of progress, but for a single step."""
+    weights_path: Path | None = None
+    """Where to leave the final weights as safetensors; None keeps none."""
+
+
+def never() -> StopReason | None:
+    """Nobody asks to stop."""
+    return None
+
+
+def run_trial(
+    config: TrialConfig,
+    corpus: Corpus,
+    options: TrainingOptions,
+    *,
+    should_stop: Callable[[], StopReason | None] = never,
+) -> Iterator[Progress | Outcome]:
+    """Train one trial; yields progress, then its outcome.
+
+    ``should_stop`` is asked before every step: ``preempted`` saves a checkpoint and ends the
+    attempt, ``pruned`` ends the trial. Divergence and lack of memory are outcomes; a request that
+    cannot be met (another text, too little of it, a missing device) raises `RequestError`.
+    """
+    check_request(config, corpus)
+    if options.num_threads is not None:
+        torch.set_num_threads(options.num_threads)
+    trial = _Trial(config, corpus, options, should_stop)
+    try:
+        yield from trial.run()
+    except (OutOfMemoryAtOneSequence, torch.OutOfMemoryError) as error:
+        WARM.let_go()
+        reason = f"one sequence does not fit into {options.device}'s memory: {error}"
+        yield trial.end("out_of_memory", reason=reason.splitlines()[0])
+
+
+def check_request(config: TrialConfig, corpus: Corpus) -> None:
+    """Raise `RequestError` where the corpus is not the trial's, or too short for it."""
+    architecture = config.architecture
+    if config.text_fingerprint != corpus.fingerprint:
+        raise RequestError(
+            f"a trial trains on its own text, but it names {config.text_fingerprint[:16]} and the "
+            f"corpus is {corpus.fingerprint[:16]} ({corpus.source}); prepare the trial's text"
+        )
+    if architecture.vocab_size < corpus.vocab_size:
+        raise RequestError(
+            f"vocab_size must hold the text's {corpus.vocab_size} symbols, got "
+            f"{architecture.vocab_size}"
+        )
+    if config.num_sequences < 1 or config.tokens % architecture.context_length:
+        raise RequestError(
+            f"tokens must be a whole number of sequences of {architecture.context_length}, got "
+            f"{config.tokens}"
+        )
+    check_text(
+        corpus,
+        context_length=architecture.context_length,
+        eval_sequences=config.eval_sequences,
+    )
+
+
+def evaluation_steps(config: TrialConfig) -> frozenset[int]:
+    """Steps after which the validation loss is measured: evenly spaced, and the last."""
+    parts = config.eval_points + 1
+    steps = {round(config.num_steps * part / parts) for part in range(1, parts)}
+    return frozenset(steps - {0} | {config.num_steps})
+
+
+class _Trial:
+    """One attempt at a trial: what `run_trial` steps through."""
+
+    def __init__(
+        self,
+        config: TrialConfig,
+        corpus: Corpus,
+        options: TrainingOptions,
+        should_stop: Callable[[], StopReason | None],
+    ) -> None:
+        self._config = config
+        self._corpus = corpus
+        self._options = options
+        self._should_stop = should_stop
+        self._device = find_device(options.device)
+        self._log = TrialLog(config=config)
+        self._resumed_tokens = 0
+        self._notes: list[str] = []
+        self._steps_done = 0
+        self._unread: list[Tensor] = []
+        self._evaluation_steps = evaluation_steps(config)
+        self._last_save = self._last_progress = self._handed_over = time.monotonic()
+        self._setup_seconds: float | None = None
+        self._measuring_seconds = 0.0
+        self._order = TrainingOrder(
+            num_tokens=corpus.num_train_tokens,
+            context_length=config.architecture.context_length,
+            data_seed=config.data_seed,
+        )
+        self._windows = evaluation_windows(
+            corpus.num_val_tokens,
+            context_length=config.architecture.context_length,
+            eval_sequences=config.eval_sequences,
+        )
+
+    def run(self) -> Iterator[Progress | Outcome]:
+        """Train to an ending."""
+        reset_peak_memory(self._device)
+        self._streams = device_streams(self._corpus, str(self._device))
+        self._engine = self._start_or_continue()
+        self._setup_seconds = time.monotonic() - self._handed_over
+        while True:
+            yield self._progress()
+            stop = self._advance()
+            measurement = self._measure_if_due(stop)
+            if self._log.problem is not None:
+                yield self.end("diverged", reason=self._log.problem)
+                return
+            if stop is not None:
+                yield self._stop(stop)
+                return
+            if measurement is not None and self._log.step == self._config.num_steps:
+                yield self._complete(measurement)
+                return
+            self._save_if_due()
+
+    def end(self, status: OutcomeStatus, *, reason: str | None = None) -> Outcome:
+        """The outcome of an attempt that stands where it stands."""
+        outcome = sum_up(
+            status,
+            self._log,
+            corpus=self._corpus,
+            device=self._device,
+            resumed_tokens=self._resumed_tokens,
+            reason=reason,
+        )
+        prepared = 0 if self._setup_seconds is None else self._engine.peak_memory_bytes
+        return replace(
+            outcome,
+            setup_seconds=self._setup_seconds,
+            measuring_seconds=self._measuring_seconds,
+            peak_memory_bytes=max(prepared, outcome.peak_memory_bytes or 0),
+            warnings=tuple(self._notes),
+        )
+
+    def _start(self) -> StepEngine:
+        architecture, recipe = self._config.architecture, self._config.training
+        size = self._options.micro_batch_sequences
+        if self._device.type == "cuda" and self._options.engine == "auto":
+            task = StepTask(
+                architecture=architecture,
+                recipe=recipe,
+                device=self._device,
+                eval_sequences=self._config.eval_sequences,
+                micro_batch_sequences=size,
+            )
+            return WARM.start(task, init_seed=self._config.init_seed)
+        model = DualPathModel(architecture, seed=self._config.init_seed).to(self._device)
+        return EagerEngine(model, recipe, micro_batch_sequences=size)
+
+    def _start_or_continue(self) -> StepEngine:
+        engine = self._start()
+        folder = self._options.checkpoint_dir
+        if folder is None:
+            return engine
+        search = load_checkpoint(folder, config_hash=self._config.config_hash)
+        self._notes += [f"a checkpoint was not whole and not used: {x}" for x in search.rejected]
+        found = search.checkpoint
+        if found is not None:
+            engine.model.load_state_dict(found.weights)
+            engine.load_optimizer_tensors(found.optimizer)
+            self._log = TrialLog.from_json(self._config, found.state)
+            self._steps_done = found.step
+            self._resumed_tokens = self._log.tokens
+        return engine
+
+    def _advance(self) -> StopReason | None:
+        """Train until something is due or somebody asks to stop; only this is training time."""
+        started = time.monotonic()
+        stop = None
+        with garbage_collection_paused():
+            while self._steps_done < self._config.num_steps:
+                stop = self._should_stop()
+                if stop is not None:
+                    break
+                self._step()
+                if self._log.problem is not None or self._is_something_due():
+                    break
+            self._read_losses()
+        self._log.wall_seconds += time.monotonic() - started
+        return stop
+
+    def _step(self) -> None:
+        """One optimizer step; its loss is read at once on a CPU, later on a GPU."""
+        recipe = self._config.training
+        windows = self._order.step_windows(
+            self._steps_done, recipe.batch_sequences, limit=self._config.num_sequences
+        )
+        inputs_BT, targets_BT = gather(
+            self._streams.train, windows, context_length=self._order.context_length
+        )
+        loss = self._engine.step(
+            inputs_BT,
+            targets_BT,
+            learning_rate=learning_rate_at(
+                self._steps_done, recipe, num_steps=self._config.num_steps
+            ),
+        )
+        self._unread.append(loss)
+        self._steps_done += 1
+        if len(self._unread) >= STEPS_BETWEEN_READS[self._device.type]:
+            self._read_losses()
+
+    def _read_losses(self) -> None:
+        """Wait for the device and take the losses since the last time into the log."""
+        if self._unread:
+            for loss_nats in torch.stack(self._unread).tolist():
+                self._log.add_loss(loss_nats)
+            self._unread = []
+
+    def _is_something_due(self) -> bool:
+        return (
+            self._steps_done in self._evaluation_steps
+            or self._is_save_due()
+            or time.monotonic() - self._last_progress >= self._options.progress_seconds
+        )
+
+    def _is_save_due(self) -> bool:
+        if self._options.checkpoint_dir is None or not self._steps_done:
+            return False
+        every = self._options.checkpoint_steps
+        by_steps = every is not None and self._steps_done % every == 0
+        seconds = time.monotonic() - self._last_save
+        return by_steps or seconds >= self._options.checkpoint_seconds
+
+    def _measure_if_due(self, stop: StopReason | None) -> Measurement | None:
+        """Measure the validation loss and put it on the curve, where a point is due."""
+        healthy = self._log.problem is None and stop is None
+        if not healthy or self._log.step not in self._evaluation_steps:
+            return None
+        started = time.monotonic()
+        measurement = measure(
+            self._engine.validation_sums,
+            self._streams,
+            self._windows,
+            context_length=self._config.architecture.context_length,
+            sequences_at_once=self._engine.validation_sequences,
+        )
+        self._measuring_seconds += time.monotonic() - started
+        self._log.add_point(measurement.loss_nats)
+        return measurement
+
+    def _progress(self) -> Progress:
+        self._last_progress = time.monotonic()
+        return Progress(
+            step=self._log.step,
+            steps=self._config.num_steps,
+            tokens=self._log.tokens,
+            resumed_tokens=self._resumed_tokens,
+            curve=tuple(self._log.curve),
+        )
+
+    def _stop(self, reason: StopReason) -> Outcome:
+        said = f"asked to stop at step {self._log.step}"
+        if reason == "preempted" and not self._save_if_possible():
+            said += f"; {self._notes[-1]}"
+        return self.end(reason, reason=said)
+
+    def _complete(self, measurement: Measurement) -> Outcome:
+        path = self._options.weights_path
+        if path is not None:
+            save_weights(self._engine.model, path, config=self._config)
+        return with_result(self.end("complete"), self._log, measurement, weights_path=path)
+
+    def _save_if_due(self) -> None:
+        if self._is_save_due():
+            self._save_if_possible()
+
+    def _save_if_possible(self) -> bool:
+        """Save; where the disk does not take it the trial goes on, and the checkpoint before holds.
+
+        The next try comes after the usual time.
+        """
+        try:
+            self._save()
+        except (OSError, CorruptCheckpoint) as error:
+            self._notes.append(f"no checkpoint of step {self._log.step}: {error}")
+            self._last_save = time.monotonic()
+            return False
+        return True
+
+    def _save(self) -> None:
+        if self._options.checkpoint_dir is not None:
+            save_checkpoint(
+                self._options.checkpoint_dir,
+                Checkpoint(
+                    config_hash=self._config.config_hash,
+                    step=self._log.step,
+                    weights=self._engine.model.state_dict(),
+                    optimizer=self._engine.optimizer_tensors(),
+                    state=self._log.to_json(),
+                ),
+            )
+            self._last_save = time.monotonic()
+
+
+def save_weights(model: DualPathModel, path: Path, *, config: TrialConfig) -> None:
+    """Leave the weights as safetensors; the file's metadata holds the trial's configuration."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
+    content = safetensors.torch.save(tensors, metadata={"config": canonical_json(config)})
+    write_atomically(path, content)
+
+
+@contextlib.contextmanager
+def garbage_collection_paused() -> Iterator[None]:
+    """No cyclic garbage collection inside: it would stall the steps."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,156 @@
+"""What does an experiment ask? A TOML file, validated whole, every error at once."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
+from search.asked.settings import (
+    ArchitectureSettings,
+    AxisSettings,
+    BudgetSettings,
+    LimitSettings,
+    PruningSettings,
+    SearchSettings,
+    SeedSettings,
+    Settings,
+    TextSettings,
+    TrainingSettings,
+    TuningSettings,
+    WorkerSettings,
+)
+from search.record.trial import SearchArm
+from spaces.errors import RequestError
+
+SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
+"""Where the experiments that ship with the package lie."""
+
+
+class Experiment(Settings):
+    """One question: budgets, arms, axes, and how trials are trained."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
+    """Identity of the sweep inside a home."""
+    trials: int = Field(ge=1)
+    """Trials of the whole sweep, over all arms and budgets."""
+    budget: BudgetSettings
+    arms: tuple[SearchArm, ...] = ("dual", "loop", "wide", "standard", "unrolled")
+    """Families that compete; left as it is, every baseline is there."""
+    axes: AxisSettings = AxisSettings()
+    architecture: ArchitectureSettings = ArchitectureSettings()
+    training: TrainingSettings = TrainingSettings()
+    text: TextSettings = TextSettings()
+    search: SearchSettings = SearchSettings()
+    tuning: TuningSettings = TuningSettings()
+    pruning: PruningSettings = PruningSettings()
+    limits: LimitSettings = LimitSettings()
+    seeds: SeedSettings = SeedSettings()
+    workers: WorkerSettings = WorkerSettings()
+
+    @field_validator("arms")
+    @classmethod
+    def _some_arm(cls, arms: tuple[SearchArm, ...]) -> tuple[SearchArm, ...]:
+        if not arms or len(set(arms)) != len(arms):
+            raise ValueError(f"needs at least one arm, each once, got {list(arms)}")
+        return arms
+
+    @model_validator(mode="after")
+    def _more_than_replicates(self) -> Self:
+        repeats = self.search.replicates_per_budget * len(self.budget.train_flops)
+        if repeats and repeats >= self.trials:
+            raise ValueError(
+                f"search.replicates_per_budget = {self.search.replicates_per_budget} over "
+                f"{len(self.budget.train_flops)} budgets takes all of the {self.trials} trials; "
+                f"ask for more trials or fewer replicates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _prunes_where_losses_compare(self) -> Self:
+        if self.pruning.rule != "none" and self.training.schedule != "wsd":
+            raise ValueError(
+                f"pruning.rule = {self.pruning.rule!r} compares losses along the way, which needs "
+                f"training.schedule = 'wsd' (its stable phase), got {self.training.schedule!r}"
+            )
+        return self
+
+
+LARGEST_FILE_BYTES = 1_000_000
+"""Of an experiment; parsing takes a hundred times its size in memory."""
+
+
+def load_experiment(reference: str) -> Experiment:
+    """The experiment of a shipped name or of a TOML path. Raises `RequestError` with every error.
+
+    A relative text source is looked up beside the TOML file.
+    """
+    path = find_experiment(reference)
+    size = path.stat().st_size
+    if size > LARGEST_FILE_BYTES:
+        raise RequestError(
+            f"an experiment is a short file of at most {LARGEST_FILE_BYTES:,} bytes, but {path} "
+            f"has {size:,}; name the experiment's TOML file"
+        )
+    try:
+        fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} is not valid TOML: {error}") from None
+    fields.setdefault("name", path.stem)
+    try:
+        experiment = Experiment.model_validate(fields)
+    except ValidationError as error:
+        raise RequestError(describe_errors(error, where=str(path))) from None
+    source = experiment.text.source
+    if source is not None and not source.is_absolute():
+        beside = experiment.text.model_copy(update={"source": (path.parent / source).resolve()})
+        experiment = experiment.model_copy(update={"text": beside})
+    return experiment
+
+
+def find_experiment(reference: str) -> Path:
+    """The TOML file of a shipped name or a path."""
+    shipped = {path.stem: path for path in sorted(SHIPPED.glob("*.toml"))}
+    if reference in shipped:
+        return shipped[reference]
+    path = Path(reference)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    raise RequestError(
+        f"no experiment {reference!r}: it is neither a TOML file nor one that ships "
+        f"({', '.join(shipped) or 'none'})"
+    )
+
+
+def describe_errors(error: ValidationError, *, where: str) -> str:
+    """Every error of a configuration, one line each: key, problem, value."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        key = ".".join(str(part) for part in problem["loc"]) or "experiment"
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"  {key}: no such setting{_suggestion(problem['loc'])}")
+        elif problem["type"] == "missing":
+            lines.append(f"  {key}: is required")
+        else:
+            value = problem["input"]
+            got = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+            lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{got}")
+    count = f"{len(lines)} error" + ("s" if len(lines) > 1 else "")
+    return f"{where} has {count}:\n" + "\n".join(lines)
+
+
+def _suggestion(location: tuple[int | str, ...]) -> str:
+    """The nearest setting of the same group, for a misspelt key."""
+    import difflib
+
+    group: type[BaseModel] = Experiment
+    for part in location[:-1]:
+        field = group.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return ""
+        group = annotation
+    near = difflib.get_close_matches(str(location[-1]), list(group.model_fields), n=1)
+    return f"; did you mean {near[0]}?" if near else f"; use one of {', '.join(group.model_fields)}"

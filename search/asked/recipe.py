@@ -1,0 +1,74 @@
+"""Which learning rate and batch does a trial train with? Two documented power laws.
+
+Learning rate: ``rate(arm) * (d_model / 128) ** a * (effective depth / 4) ** b * multiplier``, the
+exponents and the rates being settings of the experiment. Batch: ``batch_tokens * (C / C_0) ** c``
+in whole sequences: one fixed batch over all budgets would bias the exponents of a scaling law
+(Porian et al., arXiv 2406.19146).
+"""
+
+from __future__ import annotations
+
+from search.asked.settings import TrainingSettings
+from search.record.trial import Precision, SearchArm, TrainingRecipe
+from spaces.architecture import Architecture
+
+REFERENCE_WIDTH = 128
+REFERENCE_EFFECTIVE_DEPTH = 4
+
+
+def learning_rate(
+    settings: TrainingSettings,
+    *,
+    arm: SearchArm,
+    architecture: Architecture,
+    multiplier: float,
+) -> float:
+    """Peak learning rate, to four significant digits so that equal choices stay equal."""
+    base: float = getattr(settings.learning_rate, "standard" if arm == "unrolled" else arm)
+    width = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
+    depth = (architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH) ** settings.depth_exponent
+    return float(f"{base * width * depth * multiplier:.4g}")
+
+
+def batch_sequences(
+    settings: TrainingSettings, *, train_flops: float, context_length: int, num_sequences: int
+) -> int:
+    """Sequences per step: the rule's, but never so many that fewer than ``min_steps`` remain."""
+    scale: float = (train_flops / settings.batch_reference_flops) ** settings.batch_exponent
+    by_rule = max(1, round(settings.batch_tokens * scale / context_length))
+    return max(1, min(by_rule, num_sequences // settings.min_steps))
+
+
+def recipe(
+    settings: TrainingSettings,
+    *,
+    arm: SearchArm,
+    architecture: Architecture,
+    train_flops: float,
+    tokens: int,
+    multiplier: float,
+    precision: Precision,
+) -> TrainingRecipe:
+    """The resolved training recipe of one trial."""
+    return TrainingRecipe(
+        learning_rate=learning_rate(
+            settings, arm=arm, architecture=architecture, multiplier=multiplier
+        ),
+        batch_sequences=batch_sequences(
+            settings,
+            train_flops=train_flops,
+            context_length=architecture.context_length,
+            num_sequences=tokens // architecture.context_length,
+        ),
+        schedule=settings.schedule,
+        warmup_fraction=settings.warmup_fraction,
+        decay_fraction=settings.decay_fraction,
+        final_lr_fraction=settings.final_lr_fraction,
+        weight_decay=settings.weight_decay,
+        beta1=settings.beta1,
+        beta2=settings.beta2,
+        grad_clip=settings.grad_clip,
+        ponder_penalty=settings.ponder_penalty,
+        gate_entropy_penalty=settings.gate_entropy_penalty,
+        precision=precision,
+    )

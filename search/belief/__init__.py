@@ -1,0 +1,1 @@
+"""What do results say beyond themselves: the loss without luck, and the luck?"""

@@ -1,0 +1,1 @@
+"""What would be too much, known before it is spent?"""

@@ -1,0 +1,1 @@
+"""Which trial next, and is a running one worth its remaining FLOPs?"""

@@ -1,0 +1,235 @@
+"""Which trial next in one cell? Its baselines, then the best of what a sampler proposes."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+
+from search.asked.experiment import Experiment
+from search.asked.settings import Sampler
+from search.belief.arm_models import ArmModels
+from search.limits.feasibility import graded_limits
+from search.propose.acquisition import any_failed, around_leaders, choose
+from search.propose.baselines import baselines
+from search.propose.cells import Cell, Ground, cell_axes, require_within_limits, resolve
+from search.propose.samplers import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
+from search.propose.tuning import RATE, STEP_SCALE, transferred
+from search.propose.tuning_stages import TunedArm
+from search.record.ledger import TrialRecord
+from search.record.trial import FAILED_STATES, Proposal, Purpose, SearchArm
+from spaces.errors import InfeasibleError
+
+MAX_ASKS = 200
+"""Points asked of a sampler before the grid is searched instead."""
+
+MAX_ADAPTIVE_ASKS = 40
+"""The same for samplers that use results, whose asks are slow."""
+
+CAREFUL_CANDIDATES = 16
+"""Random points of the start-up among which one is chosen that is unlikely to fail, once any
+trial of the arm has failed."""
+
+OFF_BUDGET_EXCESS = 1.0
+"""What a sampler is told of a point that no size or number of tokens brings onto the budget."""
+
+MAX_GRID = 20_000
+"""Points of a cell's grid that are looked at for one that is new and feasible."""
+
+
+class CellSearch:
+    """Proposes the trials of one cell at a time; what it remembers only saves time."""
+
+    def __init__(self, experiment: Experiment, ground: Ground) -> None:
+        self.experiment = experiment
+        self.ground = ground
+        self.why_not: dict[Cell, str] = {}
+        """Why the last point of a cell that did not fit did not."""
+        self._models = ArmModels()
+        self._excesses: dict[str, float] = {}
+        self._known_baselines: dict[tuple[Cell, tuple[object, ...]], list[Proposal]] = {}
+
+    def resolve(
+        self,
+        cell: Cell,
+        axes: Mapping[str, AxisValue],
+        *,
+        purpose: Purpose,
+        init_seed: int | None = None,
+        data_seed: int | None = None,
+    ) -> Proposal:
+        """Axis values to a configuration within the limits. Raises `InfeasibleError`."""
+        proposal = resolve(
+            self.experiment,
+            self.ground,
+            cell,
+            axes,
+            purpose=purpose,
+            init_seed=init_seed,
+            data_seed=data_seed,
+        )
+        require_within_limits(self.experiment, proposal)
+        return proposal
+
+    def propose(
+        self,
+        cell: Cell,
+        records: list[TrialRecord],
+        mine: list[TrialRecord],
+        known: set[str],
+        *,
+        tuned: TunedArm,
+        sampler: Sampler,
+    ) -> Proposal | None:
+        """The cell's baseline, or the best of its candidates that are new and feasible."""
+        axes = self.axes_around(cell.arm, tuned)
+        for proposal in self.baselines(cell, axes):
+            if proposal.config_hash not in known:
+                return proposal
+        settings = self.experiment.search
+        models = sampler == "tpe" and settings.candidates > 1
+        past_startup = len(mine) >= settings.startup_trials
+        model = self._models.model(cell.arm, records) if models and past_startup else None
+        careful = models and model is None and any_failed(records, cell)
+        wanted = 1 if model is None else settings.candidates
+        wanted = CAREFUL_CANDIDATES if careful else wanted
+        found = self._sampled(cell, axes, mine, known, sampler=sampler, wanted=wanted)
+        if model is not None:
+            seed = f"{self._seed(cell)}/{len(mine)}"
+            near = around_leaders(axes, cell, records, seed=seed)
+            found |= self._feasible(cell, near, known)
+        if not found:
+            return next(iter(self._feasible(cell, _grid(axes), known, limit=1).values()), None)
+        if model is None and not careful:
+            return next(iter(found.values()))
+        return choose(list(found.values()), cell, records, model=model, models=self._models)
+
+    def _sampled(
+        self,
+        cell: Cell,
+        axes: Mapping[str, tuple[AxisValue, ...]],
+        mine: list[TrialRecord],
+        known: set[str],
+        *,
+        sampler: Sampler,
+        wanted: int,
+    ) -> dict[str, Proposal]:
+        """New and feasible proposals of the sampler, by configuration hash."""
+        settings = self.experiment.search
+        study = CellStudy(
+            axes,
+            [_observe(record, self._excess(record.proposal)) for record in mine],
+            sampler=sampler,
+            startup_trials=settings.startup_trials,
+            seed=self._seed(cell),
+        )
+        found: dict[str, Proposal] = {}
+        seen = {frozenset(record.proposal.axes.items()) for record in mine}
+        asks = MAX_ADAPTIVE_ASKS if sampler in CHOOSING_SAMPLERS else MAX_ASKS
+        for _ in range(MAX_GRID if sampler == "grid" else asks):
+            point = study.ask()
+            if point is None or len(found) == wanted:
+                break
+            if frozenset(point.items()) in seen:
+                continue
+            try:
+                proposal = resolve(self.experiment, self.ground, cell, point, purpose="search")
+            except InfeasibleError as error:
+                self.why_not[cell] = str(error)
+                study.refuse(OFF_BUDGET_EXCESS)
+                continue
+            excess = self._excess(proposal)
+            if excess > 0:
+                study.refuse(excess)
+            elif proposal.config_hash not in known:
+                found[proposal.config_hash] = proposal
+        return found
+
+    def _feasible(
+        self,
+        cell: Cell,
+        points: Iterator[dict[str, AxisValue]],
+        known: set[str],
+        *,
+        limit: int = MAX_GRID,
+    ) -> dict[str, Proposal]:
+        """Proposals at points that are new and feasible, by configuration hash."""
+        found: dict[str, Proposal] = {}
+        for point in itertools.islice(points, MAX_GRID):
+            proposal = self.attempt(cell, point, purpose="search")
+            if proposal is not None and proposal.config_hash not in known:
+                found[proposal.config_hash] = proposal
+                if len(found) == limit:
+                    break
+        return found
+
+    def attempt(
+        self, cell: Cell, axes: Mapping[str, AxisValue], *, purpose: Purpose
+    ) -> Proposal | None:
+        """The proposal at a point of the axes; None, and the reason kept, where none fits."""
+        try:
+            return self.resolve(cell, axes, purpose=purpose)
+        except InfeasibleError as error:
+            self.why_not[cell] = str(error)
+            return None
+
+    def _excess(self, proposal: Proposal) -> float:
+        """How far a proposal lies beyond the known limits, ln(value / limit); negative within."""
+        key = proposal.config_hash
+        if key not in self._excesses:
+            limits, least = self.experiment.limits, self.experiment.training.min_steps
+            grades = graded_limits(limits, proposal.config, min_steps=least)
+            self._excesses[key] = max(grades.values())
+        return self._excesses[key]
+
+    def axes_around(self, arm: SearchArm, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
+        """The arm's axes, around what was tuned."""
+        axes = cell_axes(self.experiment, arm)
+        axes[RATE] = transferred(axes[RATE], tuned.learning_rate_multiplier)
+        if tuned.step_scale_init is not None:
+            axes[STEP_SCALE] = (tuned.step_scale_init,)
+        return axes
+
+    def baselines(self, cell: Cell, axes: Mapping[str, tuple[AxisValue, ...]]) -> list[Proposal]:
+        key = (cell, tuple(axes.items()))
+        if key not in self._known_baselines:
+            self._known_baselines[key] = baselines(
+                cell.arm, axes, lambda point: self.attempt(cell, point, purpose="baseline")
+            )
+        return self._known_baselines[key]
+
+    def _seed(self, cell: Cell) -> int:
+        text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"
+        return zlib.crc32(text.encode())
+
+
+def _observe(record: TrialRecord, excess: float) -> Observation:
+    """A record as the study sees it."""
+    axes, outcome = record.proposal.axes, record.outcome
+    if record.is_result and outcome is not None:
+        return Observation(axes=axes, loss=outcome.loss_nats, excess=excess)
+    if record.state == "pruned":
+        curve = {p.step: p.val_loss_nats for p in record.curve if p.val_loss_nats is not None}
+        return Observation(axes=axes, loss=None, excess=excess, pruned_losses=curve)
+    failure = _severity(record) if record.state in FAILED_STATES else -1.0
+    return Observation(axes=axes, loss=None, excess=excess, failure=failure)
+
+
+def _severity(record: TrialRecord) -> float:
+    """How badly a trial failed: 2 at its first step, near 1 at its last."""
+    done = record.outcome.steps if record.outcome else 0
+    return 2.0 - min(1.0, done / record.proposal.config.num_steps)
+
+
+def _grid(axes: Mapping[str, tuple[AxisValue, ...]]) -> Iterator[dict[str, AxisValue]]:
+    """The grid in an order that spreads: a stride coprime to its size."""
+    sizes = [len(values) for values in axes.values()]
+    total = math.prod(sizes)
+    stride = next(s for s in range(int(total * 0.618) or 1, total + 2) if math.gcd(s, total) == 1)
+    for step in range(total):
+        position, point = step * stride % total, {}
+        for (name, values), size in zip(axes.items(), sizes, strict=True):
+            position, index = divmod(position, size)
+            point[name] = values[index]
+        yield point

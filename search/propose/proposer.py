@@ -1,0 +1,267 @@
+"""Which trial next? A pure function of the experiment and of what is known.
+
+Arms are tuned first where the experiment asks for it. Then cells (one arm at one budget) take
+turns: the one with the fewest trials is next. Each starts with its baselines, then its sampler
+proposes; a proposal whose identity is known already, that no shape can meet or that breaks a known
+limit is passed over for the sampler's next. The last trials check the tuned rates at the largest
+budget and repeat the leaders with other seeds.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from search.asked.experiment import Experiment
+from search.limits.caps import committed_flops, flops_cap_reached
+from search.propose.cell_search import CellSearch
+from search.propose.cells import (
+    Cell,
+    cell_axes,
+    cell_of,
+    changed_fields,
+    resolve,
+)
+from search.propose.cells import Ground as Ground
+from search.propose.replicates import next_replicate, owed_replicates
+from search.propose.samplers import CHOOSING_SAMPLERS, AxisValue
+from search.propose.tuning import RATE, STEP_SCALE, possible_rates
+from search.propose.tuning_stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
+from search.record.ledger import TrialRecord
+from search.record.trial import Proposal, SearchArm
+from search.record.trial_records import is_pending
+from spaces.errors import InfeasibleError, RequestError
+
+
+class Proposer:
+    """Proposes the trials of one experiment on one ground."""
+
+    def __init__(self, experiment: Experiment, ground: Ground) -> None:
+        """Raises `RequestError` where the validation text is shorter than what is measured on."""
+        wanted, exists = experiment.training.eval_sequences, ground.num_validation_sequences
+        if wanted > exists:
+            raise RequestError(
+                f"training.eval_sequences is {wanted}, but the validation text holds {exists} "
+                f"sequences of {experiment.architecture.context_length} tokens; lower it or raise "
+                f"text.validation_fraction"
+            )
+        self.experiment = experiment
+        self.ground = ground
+        self.stopped_by: str | None = None
+        """The cap that the last `next` stopped at."""
+        self.cells = [
+            Cell(arm=arm, budget=budget)
+            for budget in experiment.budget.budgets()
+            for arm in experiment.arms
+        ]
+        self._search = CellSearch(experiment, ground)
+        self._exhausted: set[Cell] = set()
+
+    def next(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> Proposal | None:
+        """The next trial, or None: the sweep has all it asks for or all there is, must wait for
+        results that decide what comes, or has reached a cap (`stopped_by`).
+
+        ``foresee`` does not wait: it proposes as if what is open turned out as the defaults.
+        Raises `RequestError` where no cell of the experiment admits a single trial.
+        """
+        self.stopped_by = None
+        counted = [record for record in records if record.set_aside is None]
+        if len(counted) >= self.experiment.trials:
+            return None
+        known = {record.config_hash for record in counted}
+        proposal = self._by_stage(counted, known, foresee)
+        if proposal is None:
+            return None
+        limits = self.experiment.limits
+        if limits.max_flops is not None:
+            committed, cost = committed_flops(records), float(proposal.train_flops)
+            self.stopped_by = flops_cap_reached(limits, committed, cost)
+        return None if self.stopped_by else proposal
+
+    def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
+        """Whether results still to come would change what is proposed after these records."""
+        if proposal.purpose == "replicate":
+            return True
+        settings = self.experiment.search
+        tuned = self.experiment.tuning.learning_rate_multipliers
+        if proposal.purpose == "tuning":
+            return not self._tunes_a_rate(proposal)
+        if tuned:
+            return True
+        cell = cell_of(proposal)
+        before = sum(
+            cell_of(record.proposal) == cell for record in records if record.set_aside is None
+        )
+        adapts = settings.sampler in CHOOSING_SAMPLERS and proposal.purpose == "search"
+        return adapts and before >= settings.startup_trials
+
+    def why_set_aside(self, record: TrialRecord) -> str | None:
+        """Why a recorded trial is no part of the experiment as it is now; None if it is."""
+        proposal = record.proposal
+        cell = cell_of(proposal)
+        if cell not in self.cells:
+            return f"{cell.arm} at {cell.budget.train_flops:.3g} FLOPs is no longer asked for"
+        allowed = self._allowed_values(cell.arm)
+        for name, value in proposal.axes.items():
+            if value not in allowed.get(name, ()):
+                return f"axes.{name} no longer holds {value}"
+        repeats = proposal.purpose == "replicate"  # which has seeds of its own
+        try:
+            again = self._search.resolve(
+                cell,
+                proposal.axes,
+                purpose=proposal.purpose,
+                init_seed=proposal.config.init_seed if repeats else None,
+                data_seed=proposal.config.data_seed if repeats else None,
+            )
+        except InfeasibleError as error:
+            return f"it no longer fits: {error}"
+        if again.config_hash == proposal.config_hash:
+            return None
+        return "changed since: " + ", ".join(changed_fields(proposal.config, again.config))
+
+    # Stages
+
+    def _by_stage(
+        self, records: list[TrialRecord], known: set[str], foresee: bool
+    ) -> Proposal | None:
+        tuned: dict[SearchArm, TunedArm] = {}
+        for arm in self.experiment.arms:
+            stage = self._tune(arm, records, foresee)
+            if stage.proposal is not None:
+                return stage.proposal
+            if stage.tuned is not None:
+                tuned[arm] = stage.tuned
+        left = self.experiment.trials - len(records)
+        checks, repeats = self._owed(records, tuned)
+        if left <= len(checks) + len(repeats):
+            return self._last_stage(records, known, checks, repeats)
+        standing_in = foresee and any(is_pending(record) for record in records)
+        found = self._search_cells(records, known, tuned, standing_in)
+        if found is None and len(self._exhausted) == len(self.cells):
+            return self._last_stage(records, known, checks, repeats)
+        return found
+
+    def _tune(self, arm: SearchArm, records: list[TrialRecord], foresee: bool) -> Stage:
+        settings = self.experiment.tuning
+        if not settings.learning_rate_multipliers:
+            return Stage(tuned=TunedArm())
+        axes = cell_axes(self.experiment, arm)
+        start = self._tuning_start(arm, axes)
+        if start is None:
+            return Stage(tuned=TunedArm())
+
+        def at(point: dict[str, AxisValue]) -> Proposal | None:
+            return self._search.attempt(cell_of(start), dict(start.axes) | point, purpose="tuning")
+
+        own = start.axes.get(STEP_SCALE)
+        step_scale_init = None if own is None else float(own)
+        return tune(settings, at, records, step_scale_init=step_scale_init, foresee=foresee)
+
+    def _tunes_a_rate(self, proposal: Proposal) -> bool:
+        """Whether it is of the first stage of its arm's tuning, which no result decides."""
+        start = self._tuning_start(proposal.arm, cell_axes(self.experiment, proposal.arm))
+        return start is not None and (
+            cell_of(start) == cell_of(proposal)
+            and dict(start.axes) | {RATE: proposal.axes[RATE]} == proposal.axes
+        )
+
+    def _tuning_start(
+        self, arm: SearchArm, axes: Mapping[str, tuple[AxisValue, ...]]
+    ) -> Proposal | None:
+        """The arm's baseline at the smallest budget that has one."""
+        mine = [cell for cell in self.cells if cell.arm == arm]
+        for cell in sorted(mine, key=lambda cell: cell.train_flops):
+            for proposal in self._search.baselines(cell, axes):
+                return proposal
+        return None
+
+    def _owed(
+        self, records: list[TrialRecord], tuned: Mapping[SearchArm, TunedArm]
+    ) -> tuple[list[EdgeCheck], list[float]]:
+        """Checks of tuned rates at the largest budget, and replicates, that are still to come."""
+        budgets = sorted({cell.train_flops for cell in self.cells})
+        checks = edge_checks(self.experiment.tuning, tuned, records, largest=budgets[-1])
+        per_budget = self.experiment.search.replicates_per_budget
+        return checks, owed_replicates(records, budgets, per_budget=per_budget)
+
+    def _last_stage(
+        self,
+        records: list[TrialRecord],
+        known: set[str],
+        checks: list[EdgeCheck],
+        repeats: list[float],
+    ) -> Proposal | None:
+        for check in checks:
+            leader = check.leader.proposal
+            point = dict(leader.axes) | {RATE: check.multiplier}
+            proposal = self._search.attempt(cell_of(leader), point, purpose="tuning")
+            if proposal is not None and proposal.config_hash not in known:
+                return proposal
+        for budget in repeats:
+            found = next_replicate(records, budget, leaders=self.experiment.search.leaders)
+            if found is None:
+                continue
+            original, number = found
+            config, cell = original.proposal.config, cell_of(original.proposal)
+            for seed in itertools.count(number):
+                proposal = resolve(
+                    self.experiment,
+                    self.ground,
+                    cell,
+                    original.proposal.axes,
+                    purpose="replicate",
+                    init_seed=config.init_seed + seed,
+                    data_seed=config.data_seed + seed,
+                )
+                if proposal.config_hash not in known:
+                    return proposal
+        return None
+
+    # Search
+
+    def _search_cells(
+        self,
+        records: list[TrialRecord],
+        known: set[str],
+        tuned: Mapping[SearchArm, TunedArm],
+        standing_in: bool,
+    ) -> Proposal | None:
+        """The next trial of the cell with the fewest; ``standing_in`` for one that results still
+        to come would decide, a random point is good enough."""
+        sampler = self.experiment.search.sampler
+        if standing_in and sampler in CHOOSING_SAMPLERS:
+            sampler = "random"
+        by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
+        for record in records:
+            by_cell[cell_of(record.proposal)].append(record)
+        ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
+        for cell in sorted(ready, key=lambda cell: _turns(by_cell[cell])):
+            proposal = self._search.propose(
+                cell, records, by_cell[cell], known, tuned=tuned[cell.arm], sampler=sampler
+            )
+            if proposal is not None:
+                return proposal
+            self._exhausted.add(cell)
+        if not records and self._search.why_not:
+            reasons = sorted(set(self._search.why_not.values()))
+            raise RequestError(f"no trial fits this experiment: {reasons[0]}")
+        return None
+
+    # Axes
+
+    def _allowed_values(self, arm: SearchArm) -> dict[str, set[AxisValue]]:
+        """What a recorded trial's axes may hold."""
+        axes = cell_axes(self.experiment, arm)
+        allowed: dict[str, set[AxisValue]] = {name: set(values) for name, values in axes.items()}
+        settings = self.experiment.tuning
+        if settings.learning_rate_multipliers:
+            allowed[RATE] |= possible_rates(settings, axes[RATE])
+            if STEP_SCALE in allowed:
+                allowed[STEP_SCALE] |= set(settings.step_scale_inits)
+        return allowed
+
+
+def _turns(records: list[TrialRecord]) -> int:
+    """How often a cell has had its turn; tuning took none."""
+    return sum(record.proposal.purpose != "tuning" for record in records)

@@ -1,0 +1,63 @@
+"""Which result deserves another seed? The leaders of a budget that may still be the best, in turn.
+
+A replicate repeats a configuration with other seeds of weights and data order. The r-th replicate
+of every configuration has the same data order, so that comparisons can be paired by it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from search.belief.arm_models import denoised_losses
+from search.belief.seed_noise import budget_noise, configuration_key
+from search.propose.tuning import RATE
+from search.record.ledger import TrialRecord
+from search.record.trial import Proposal
+from search.record.trial_records import is_pending
+
+
+def owed_replicates(
+    records: Sequence[TrialRecord], budgets: Sequence[float], *, per_budget: int
+) -> list[float]:
+    """Budgets (training FLOPs) that lack replicates, each as often as it lacks one."""
+    there = Counter(r.proposal.budget.train_flops for r in records if _is_replicate(r))
+    return [budget for budget in budgets for _ in range(per_budget - there[budget])]
+
+
+def next_replicate(
+    records: Sequence[TrialRecord], budget: float, *, leaders: int
+) -> tuple[TrialRecord, int] | None:
+    """The trial to repeat at a budget and the number of the replicate (1 is the first).
+
+    Of the leaders, by loss with the luck of their seed taken out, that the seed noise does not tell
+    from the first, the one repeated least; of each shape only its best learning rate leads. Without
+    results, what waits or runs stands in for them; what failed never does.
+    """
+    mine = [record for record in records if record.proposal.budget.train_flops == budget]
+    repeats = Counter(configuration_key(r.proposal) for r in mine if _is_replicate(r))
+    originals = [record for record in mine if not _is_replicate(record)]
+    results = [record for record in originals if record.is_result]
+    losses = denoised_losses(records)
+    ranked = sorted(results, key=lambda r: (losses[r.config_hash], r.number))
+    ranked = ranked or [record for record in originals if is_pending(record)]
+    if not ranked:
+        return None
+    shapes: dict[object, TrialRecord] = {}
+    for record in ranked:
+        shapes.setdefault(_but_rate(record.proposal), record)
+    leading = list(shapes.values())[:leaders]
+    noise = budget_noise(mine)
+    if noise.seed_noise_nats is not None:
+        leading = [record for record in leading if record.config_hash in noise.tied] or leading
+    chosen = min(leading, key=lambda r: repeats[configuration_key(r.proposal)])
+    return chosen, repeats[configuration_key(chosen.proposal)] + 1
+
+
+def _but_rate(proposal: Proposal) -> object:
+    arm, _, axes = configuration_key(proposal)
+    return (arm, tuple(axis for axis in axes if axis[0] != RATE))
+
+
+def _is_replicate(record: TrialRecord) -> bool:
+    return record.proposal.purpose == "replicate" and record.set_aside is None

@@ -1,0 +1,142 @@
+"""Where does an arm stand in its tuning? From records: what to try next, or what was chosen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from search.asked.settings import TuningSettings
+from search.propose.samplers import AxisValue
+from search.propose.tuning import RATE, STEP_SCALE, Choice, choose_value, neighbours
+from search.record.ledger import TrialRecord
+from search.record.trial import Proposal, SearchArm
+from search.record.trial_records import is_pending, loss_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class TunedArm:
+    """What tuning chose for an arm; the defaults where it was not tuned."""
+
+    learning_rate_multiplier: float = 1.0
+    """Multiple of the rule's learning rate."""
+    rate_at_edge: bool = False
+    """Whether that is an end of the tried list."""
+    step_scale_init: float | None = None
+    """Start of the step scales; None: as the axis has it."""
+    tuned: bool = False
+    """Whether a stage chose this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One look at an arm's tuning: a trial to run, a choice, or neither (results are awaited)."""
+
+    proposal: Proposal | None = None
+    tuned: TunedArm | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EdgeCheck:
+    """A rate to try at the largest budget beside the one that an arm was tuned to."""
+
+    leader: TrialRecord
+    """The arm's best trial there."""
+    multiplier: float
+    """The neighbouring multiple of the rule's rate."""
+
+
+def tune(
+    settings: TuningSettings,
+    at: Callable[[dict[str, AxisValue]], Proposal | None],
+    records: Sequence[TrialRecord],
+    *,
+    step_scale_init: float | None,
+    foresee: bool = False,
+) -> Stage:
+    """The next look at an arm's tuning; ``at`` resolves values at the arm's baseline shape, whose
+    ``step_scale_init`` (None: it has none) competes with those that are tried.
+
+    ``foresee`` does not wait for results: it goes on as if the value nearest to the default won.
+    """
+    by_hash = {record.config_hash: record for record in records}
+    rates = settings.learning_rate_multipliers
+    assumed = min(rates, key=lambda rate: abs(math.log(rate))) if foresee else None
+    rate = _list(rates, lambda v: at({RATE: v}), by_hash, assumed=assumed, logarithmic=True)
+    if not isinstance(rate, Choice):
+        return rate
+    chosen = TunedArm(learning_rate_multiplier=rate.value, rate_at_edge=rate.at_edge, tuned=True)
+    if step_scale_init is None or not settings.step_scale_inits:
+        return Stage(tuned=chosen)
+    point: dict[str, AxisValue] = {RATE: rate.value}
+    starts = sorted({*settings.step_scale_inits, step_scale_init})
+    assumed = step_scale_init if foresee else None
+    start = _list(
+        starts, lambda v: at(point | {STEP_SCALE: v}), by_hash, assumed=assumed, logarithmic=False
+    )
+    if not isinstance(start, Choice):
+        return start
+    return Stage(
+        tuned=TunedArm(
+            learning_rate_multiplier=rate.value,
+            rate_at_edge=rate.at_edge,
+            step_scale_init=start.value,
+            tuned=True,
+        )
+    )
+
+
+def _list(
+    values: Sequence[float],
+    at: Callable[[float], Proposal | None],
+    by_hash: Mapping[str, TrialRecord],
+    *,
+    assumed: float | None,
+    logarithmic: bool,
+) -> Choice | Stage:
+    """The choice from one list, or the stage that leads to it; ``assumed`` while results are
+    awaited."""
+    losses: dict[float, float | None] = {}
+    waits = False
+    for value in values:
+        proposal = at(value)
+        if proposal is None:
+            losses[value] = None
+            continue
+        record = by_hash.get(proposal.config_hash)
+        if record is None:
+            return Stage(proposal=proposal)
+        waits |= is_pending(record)
+        losses[value] = loss_of(record) if record.is_result else None
+    if waits:
+        return Stage() if assumed is None else Choice(value=assumed, at_edge=False)
+    choice = choose_value(losses, logarithmic=logarithmic)
+    return Stage(tuned=TunedArm()) if choice is None else choice
+
+
+def edge_checks(
+    settings: TuningSettings,
+    tuned: Mapping[SearchArm, TunedArm],
+    records: Sequence[TrialRecord],
+    *,
+    largest: float,
+) -> list[EdgeCheck]:
+    """Checks at the largest budget that are still to come, arm by arm."""
+    if not (settings.learning_rate_multipliers and settings.check_largest):
+        return []
+    checks = []
+    for arm, choice in tuned.items():
+        there = [
+            record
+            for record in records
+            if record.proposal.arm == arm and record.proposal.budget.train_flops == largest
+        ]
+        searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
+        done = {r.proposal.axes[RATE] for r in there if r.proposal.purpose == "tuning"}
+        results = sorted((r for r in searched if r.is_result), key=lambda r: (loss_of(r), r.number))
+        leader = next(iter(results or filter(is_pending, searched)), None)
+        if leader is None:
+            continue
+        sides = neighbours(settings, choice.learning_rate_multiplier)
+        checks += [EdgeCheck(leader=leader, multiplier=m) for m in sides if m not in done]
+    return checks

@@ -1,0 +1,1 @@
+"""What is a trial, what came of it, and what keeps that safe?"""

@@ -1,0 +1,264 @@
+"""How do rows of the ledger become values, and values rows? Steps inside one transaction."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from functools import cache
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Update,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+
+from search.record.ledger_errors import RowMissing
+from search.record.ledger_schema import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
+from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
+from search.record.trial_records import Attempt, StaleOutcome, TrialRecord
+from spaces.identity import canonical_json, with_fields_of_before
+
+Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
+Fenced = Literal["lost", "preempted"]
+INTERRUPTIONS = ("lost", "preempted")
+"""Outcomes that end an attempt and not its trial."""
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def update_trial(connection: Connection, sweep: str, config_hash: str, **values: Any) -> None:
+    """Change one trial. Raises `RowMissing` where there is none."""
+    found = connection.execute(_update_of(sweep, config_hash).values(**values))
+    if found.rowcount != 1:
+        raise RowMissing(f"no trial {config_hash} of sweep {sweep!r}")
+
+
+def _update_of(sweep: str, config_hash: str) -> Update:
+    return update(TRIALS).where(TRIALS.c.sweep == sweep, TRIALS.c.config_hash == config_hash)
+
+
+def fence_attempts(
+    connection: Connection,
+    which: ColumnElement[bool],
+    *,
+    reason: str,
+    state: Fenced,
+    ended_at: float | None = None,
+) -> int:
+    """Close running attempts without an outcome, now unless said; how many there were."""
+    fenced = connection.execute(
+        update(ATTEMPTS)
+        .where(which, ATTEMPTS.c.state == "running")
+        .values(
+            state=state,
+            reason=reason,
+            ended_at=func.max(ATTEMPTS.c.started_at, time.time() if ended_at is None else ended_at),
+        )
+        .returning(ATTEMPTS.c.sweep, ATTEMPTS.c.config_hash)
+    ).all()
+    for sweep, config_hash in fenced:
+        update_trial(connection, sweep, config_hash, state="preempted")
+    return len(fenced)
+
+
+def settle_trials(connection: Connection, sweep: str, config_hash: str, status: str) -> None:
+    """An identity's outcome is there: no trial of it waits any longer, in whatever sweep."""
+    others = update(TRIALS).where(TRIALS.c.config_hash == config_hash, TRIALS.c.sweep != sweep)
+    connection.execute(others.values(state=_state_elsewhere(status)))
+    update_trial(connection, sweep, config_hash, state=_final_state(status))
+
+
+def _state_elsewhere(status: str) -> TrialState:
+    """The state of a trial whose outcome of that status another sweep of the home brought."""
+    return "reused" if status == "complete" else _final_state(status)
+
+
+def _final_state(status: str) -> TrialState:
+    state: TrialState = _adapter(TrialState).validate_python(status)
+    return state
+
+
+def reopen_trials(connection: Connection, config_hashes: Sequence[str]) -> None:
+    """Take outcomes back: their trials, in whatever sweep, wait for another attempt."""
+    connection.execute(delete(OUTCOMES).where(OUTCOMES.c.config_hash.in_(config_hashes)))
+    reopened = update(TRIALS).where(TRIALS.c.config_hash.in_(config_hashes))
+    connection.execute(reopened.values(state="preempted"))
+
+
+def queue_trial(
+    connection: Connection, sweep: str, proposal: Proposal, *, takes_pruned: bool
+) -> TrialState:
+    """Add a trial to a sweep, in the state that what the home knows of it gives."""
+    state = _return_trial(connection, sweep, proposal)
+    if state is not None:
+        return state
+    known = accepted_outcome(connection, proposal.config_hash)
+    if known is not None and known.status == "pruned" and not takes_pruned:
+        reopen_trials(connection, [proposal.config_hash])
+        known = None
+    state = "queued" if known is None else _state_elsewhere(known.status)
+    number = func.coalesce(func.max(TRIALS.c.number), -1) + 1
+    next_number = connection.execute(select(number).where(TRIALS.c.sweep == sweep)).scalar_one()
+    connection.execute(
+        insert(TRIALS).values(
+            sweep=sweep,
+            config_hash=proposal.config_hash,
+            number=next_number,
+            proposal_json=canonical_json(proposal),
+            state=state,
+            created_at=time.time(),
+        )
+    )
+    return state
+
+
+def _return_trial(connection: Connection, sweep: str, proposal: Proposal) -> TrialState | None:
+    """Let a trial that was set aside belong to its sweep again, for the reason it is asked for
+    now; its state, or None where the sweep has none of that identity."""
+    returned = _update_of(sweep, proposal.config_hash).values(
+        set_aside=None, proposal_json=canonical_json(proposal)
+    )
+    state: TrialState | None = connection.execute(
+        returned.returning(TRIALS.c.state)
+    ).scalar_one_or_none()
+    return state
+
+
+def accepted_outcome(connection: Connection, config_hash: str) -> Outcome | None:
+    """The accepted outcome of an identity, if there is one."""
+    text = connection.execute(
+        select(OUTCOMES.c.outcome_json).where(OUTCOMES.c.config_hash == config_hash)
+    ).scalar_one_or_none()
+    return None if text is None else _read_outcome(text)
+
+
+def keep_stale(connection: Connection, attempt: RowMapping, text: str) -> Acceptance:
+    """Keep an outcome that came too late, unless it only repeats the accepted one."""
+    accepted = connection.execute(
+        select(OUTCOMES.c.outcome_json).where(OUTCOMES.c.config_hash == attempt["config_hash"])
+    ).scalar_one_or_none()
+    if accepted == text:
+        return "repeated"
+    conflict = accepted is not None and _contradicts(text, accepted)
+    connection.execute(
+        insert(STALE_OUTCOMES).values(
+            attempt_id=attempt["id"],
+            outcome_json=text,
+            received_at=time.time(),
+            conflict=conflict,
+        )
+    )
+    return "conflict" if conflict else "stale"
+
+
+def _contradicts(late_json: str, accepted_json: str) -> bool:
+    """Whether a late outcome says other than the accepted one; one that only stopped says nothing
+    of the trial."""
+    late, accepted = json.loads(late_json), json.loads(accepted_json)
+    agreed = ("status", "loss_nats", "steps", "tokens")
+    return late["status"] not in INTERRUPTIONS and any(late[key] != accepted[key] for key in agreed)
+
+
+def read_attempt(row: RowMapping) -> Attempt:
+    """An attempt from its row."""
+    return Attempt(
+        id=row["id"],
+        number=row["number"],
+        state=row["state"],
+        reason=row["reason"],
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        node=row["node"],
+        pid=row["pid"],
+        step=row["step"],
+        spent_flops=row["spent_flops"],
+        curve=tuple(_adapter(list[CurvePoint]).validate_json(row["curve_json"])),
+        sweep=row["sweep"],
+    )
+
+
+def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[TrialRecord]:
+    """Trials with their attempts and outcomes, in order of proposal."""
+    rows = (
+        connection.execute(
+            select(TRIALS, OUTCOMES.c.outcome_json, OUTCOMES.c.accepted_at)
+            .outerjoin(OUTCOMES, OUTCOMES.c.config_hash == TRIALS.c.config_hash)
+            .where(which)
+            .order_by(TRIALS.c.number)
+        )
+        .mappings()
+        .all()
+    )
+    attempts: dict[str, list[Attempt]] = {row["config_hash"]: [] for row in rows}
+    tried = (
+        select(ATTEMPTS)
+        .where(ATTEMPTS.c.config_hash.in_(select(TRIALS.c.config_hash).where(which)))
+        .order_by(ATTEMPTS.c.config_hash, ATTEMPTS.c.number)
+    )
+    for row in connection.execute(tried).mappings():
+        attempts[row["config_hash"]].append(read_attempt(row))
+    return [_read_trial(row, tuple(attempts[row["config_hash"]])) for row in rows]
+
+
+def read_proposal(text: str, config_hash: str) -> Proposal:
+    """A proposal from its row, known by the row's hash."""
+    proposal: Proposal = _read(Proposal, text)
+    proposal.config.stored_as(config_hash)
+    return proposal
+
+
+def _read_outcome(text: str) -> Outcome:
+    outcome: Outcome = _read(Outcome, text)
+    return outcome
+
+
+def _read(kind: type, text: str) -> Any:
+    """A value from its JSON, of this release or an older one."""
+    return _adapter(kind).validate_python(with_fields_of_before(kind, json.loads(text)))
+
+
+def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
+    text = row["outcome_json"]
+    return TrialRecord(
+        number=row["number"],
+        proposal=read_proposal(row["proposal_json"], row["config_hash"]),
+        state=row["state"],
+        set_aside=row["set_aside"],
+        attempts=attempts,
+        outcome=None if text is None else _read_outcome(text),
+        accepted_at=row["accepted_at"],
+        mlflow_run_id=row["mlflow_run_id"],
+        created_at=row["created_at"],
+        sweep=row["sweep"],
+    )
+
+
+def read_stale_outcomes(connection: Connection) -> list[StaleOutcome]:
+    """Outcomes that came too late, oldest first."""
+    columns = (ATTEMPTS.c.config_hash, ATTEMPTS.c.number, STALE_OUTCOMES.c.outcome_json)
+    rows = connection.execute(
+        select(*columns, STALE_OUTCOMES.c.conflict)
+        .join(ATTEMPTS, ATTEMPTS.c.id == STALE_OUTCOMES.c.attempt_id)
+        .order_by(STALE_OUTCOMES.c.id)
+    ).all()
+    return [
+        StaleOutcome(
+            config_hash=config_hash,
+            attempt_number=number,
+            outcome=_read_outcome(text),
+            conflict=conflict,
+        )
+        for config_hash, number, text, conflict in rows
+    ]
