@@ -18,7 +18,7 @@ from spaces.flops import (
     forward_flops_per_token,
     train_flops_per_token,
 )
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 from spaces.parameters import ParameterCounts, count_parameters
 
 __all__ = [
@@ -26,12 +26,12 @@ __all__ = [
     "Axes",
     "Bounds",
     "Budget",
-    "DualPathModel",
     "Experiment",
     "Fit",
     "FlopCertificate",
     "FlopsByConvention",
     "InfeasibleError",
+    "LanguageModel",
     "Law",
     "Ledger",
     "Outcome",

@@ -11,26 +11,26 @@ from experiments.command import talk
 from search.belief.seed_noise import budget_noise, by_configuration
 from search.propose.tuned_arms import ArmTuning, arm_tunings
 from search.record.ledger import TrialRecord
-from search.record.numbers import by_budget
+from search.record.ranking import by_budget
 from search.record.trial_records import loss_of
 
 
 def gains_of(records: list[TrialRecord]) -> list[Gain]:
-    """The compute-equivalent gain of every arm over the standard arm, budget by budget.
+    """The compute-equivalent gain of every family of arms over the standard one, by budget.
 
-    An arm stands at a budget by its configuration of the lowest mean loss over seeds.
+    A family stands at a budget by its configuration of the lowest mean loss over seeds.
     """
     frontiers: dict[str, list[FrontierPoint]] = {}
     for target, group in by_budget(records).items():
         noise = budget_noise(group).seed_noise_nats
-        for arm in sorted({record.proposal.arm for record in group}):
-            best = _best_losses([record for record in group if record.proposal.arm == arm])
+        for family in sorted({record.proposal.family for record in group}):
+            best = _best_losses([record for record in group if record.proposal.family == family])
             point = FrontierPoint(
                 train_flops=target,
                 loss_nats=fmean(best),
                 noise_nats=None if noise is None else noise / math.sqrt(len(best)),
             )
-            frontiers.setdefault(arm, []).append(point)
+            frontiers.setdefault(family, []).append(point)
     return compute_equivalent_gains(frontiers)
 
 
@@ -97,5 +97,8 @@ def describe_tuning(tuning: ArmTuning) -> str:
         return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:
         at = f"{tuning.checked_at_flops:.3g}"
-        return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
+        if len(tuning.checked_sides) == 2:
+            return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
+        tried, other = ("lower", "higher")[:: 1 if "lower" in tuning.checked_sides else -1]
+        return text + f"; at {at} a {tried} rate did no better, a {other} one was not tried"
     return text + "; not checked at the largest budget"

@@ -16,8 +16,7 @@ from search.belief.arm_models import recommend
 from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
 from search.propose.tuned_arms import ArmTuning, arm_tunings, tuning_of
 from search.record.ledger import SweepRecord, TrialRecord
-from search.record.numbers import by_budget
-from search.record.trial import SearchArm
+from search.record.ranking import by_budget
 from search.record.trial_records import loss_of
 from spaces.flops import forward_flops_per_token
 from spaces.parameters import count_parameters
@@ -93,7 +92,7 @@ def _top(group: list[TrialRecord], top: int) -> list[TrialRecord]:
 
 
 def _entry(
-    record: TrialRecord, noise: BudgetNoise, tunings: dict[SearchArm, ArmTuning]
+    record: TrialRecord, noise: BudgetNoise, tunings: dict[str, ArmTuning]
 ) -> dict[str, Any]:
     proposal, config, outcome = record.proposal, record.proposal.config, record.outcome
     assert outcome is not None

@@ -234,7 +234,7 @@ def plan_document(found: Plan) -> dict[str, Any]:
             "why": each.why,
             **{
                 name: json_number(value)
-                for name, value in configuration_numbers(each.record).items()
+                for name, value in configuration_numbers(each.record.proposal).items()
             },
             "predicted_memory_bytes": json_number(each.memory_bytes),
             "predicted_seconds": each.seconds,
@@ -315,7 +315,7 @@ def _print_totals(found: Plan) -> None:
 def _row(each: PlannedTrial) -> list[str]:
     proposal = each.record.proposal
     config, a = proposal.config, proposal.config.architecture
-    numbers = configuration_numbers(each.record)
+    numbers = configuration_numbers(each.record.proposal)
     target = numbers["target_train_flops"]
     parts = [numbers[f"parameters_{part}"] / 1e3 for part in ("deep", "wide", "shared")]
     return [

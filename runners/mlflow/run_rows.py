@@ -72,7 +72,7 @@ def configuration_points(record: TrialRecord) -> list[Point]:
     began = int((record.created_at or 0.0) * 1000)
     return [
         Point(name=name, value=value, step=0, milliseconds=began)
-        for name, value in configuration_numbers(record).items()
+        for name, value in configuration_numbers(record.proposal).items()
     ]
 
 
@@ -83,7 +83,7 @@ def outcome_points(record: TrialRecord) -> list[Point]:
     ended = int((record.accepted_at or 0.0) * 1000)
     return [
         Point(name=name, value=value, step=record.outcome.steps, milliseconds=ended)
-        for name, value in outcome_numbers(record).items()
+        for name, value in outcome_numbers(record.outcome).items()
     ]
 
 

@@ -24,12 +24,13 @@ from search.propose.cells import (
 )
 from search.propose.cells import Ground as Ground
 from search.propose.replicates import next_replicate, owed_replicates
-from search.propose.samplers import CHOOSING_SAMPLERS, AxisValue
+from search.propose.samplers import CHOOSING_SAMPLERS
 from search.propose.tuning import RATE, STEP_SCALE, possible_rates
-from search.propose.tuning_stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
+from search.propose.tuning_stages import Stage, TunedArm, edge_checks, tune
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal, SearchArm
+from search.record.trial import Proposal
 from search.record.trial_records import is_pending
+from spaces.axes import AxisValue
 from spaces.errors import InfeasibleError, RequestError
 
 
@@ -125,7 +126,7 @@ class Proposer:
     def _by_stage(
         self, records: list[TrialRecord], known: set[str], foresee: bool
     ) -> Proposal | None:
-        tuned: dict[SearchArm, TunedArm] = {}
+        tuned: dict[str, TunedArm] = {}
         for arm in self.experiment.arms:
             stage = self._tune(arm, records, foresee)
             if stage.proposal is not None:
@@ -142,7 +143,7 @@ class Proposer:
             return self._last_stage(records, known, checks, repeats)
         return found
 
-    def _tune(self, arm: SearchArm, records: list[TrialRecord], foresee: bool) -> Stage:
+    def _tune(self, arm: str, records: list[TrialRecord], foresee: bool) -> Stage:
         settings = self.experiment.tuning
         if not settings.learning_rate_multipliers:
             return Stage(tuned=TunedArm())
@@ -166,9 +167,7 @@ class Proposer:
             and dict(start.axes) | {RATE: proposal.axes[RATE]} == proposal.axes
         )
 
-    def _tuning_start(
-        self, arm: SearchArm, axes: Mapping[str, tuple[AxisValue, ...]]
-    ) -> Proposal | None:
+    def _tuning_start(self, arm: str, axes: Mapping[str, tuple[AxisValue, ...]]) -> Proposal | None:
         """The arm's baseline at the smallest budget that has one."""
         mine = [cell for cell in self.cells if cell.arm == arm]
         for cell in sorted(mine, key=lambda cell: cell.train_flops):
@@ -177,27 +176,29 @@ class Proposer:
         return None
 
     def _owed(
-        self, records: list[TrialRecord], tuned: Mapping[SearchArm, TunedArm]
-    ) -> tuple[list[EdgeCheck], list[float]]:
+        self, records: list[TrialRecord], tuned: Mapping[str, TunedArm]
+    ) -> tuple[list[Proposal], list[float]]:
         """Checks of tuned rates at the largest budget, and replicates, that are still to come."""
         budgets = sorted({cell.train_flops for cell in self.cells})
-        checks = edge_checks(self.experiment.tuning, tuned, records, largest=budgets[-1])
+        tuning = self.experiment.tuning
+        checks = edge_checks(tuning, self._at_rate, tuned, records, largest=budgets[-1])
         per_budget = self.experiment.search.replicates_per_budget
         return checks, owed_replicates(records, budgets, per_budget=per_budget)
+
+    def _at_rate(self, leader: TrialRecord, multiplier: float) -> Proposal | None:
+        """A leader at another multiple of the rule's learning rate."""
+        point = dict(leader.proposal.axes) | {RATE: multiplier}
+        return self._search.attempt(cell_of(leader.proposal), point, purpose="tuning")
 
     def _last_stage(
         self,
         records: list[TrialRecord],
         known: set[str],
-        checks: list[EdgeCheck],
+        checks: list[Proposal],
         repeats: list[float],
     ) -> Proposal | None:
         for check in checks:
-            leader = check.leader.proposal
-            point = dict(leader.axes) | {RATE: check.multiplier}
-            proposal = self._search.attempt(cell_of(leader), point, purpose="tuning")
-            if proposal is not None and proposal.config_hash not in known:
-                return proposal
+            return check
         for budget in repeats:
             found = next_replicate(records, budget, leaders=self.experiment.search.leaders)
             if found is None:
@@ -224,7 +225,7 @@ class Proposer:
         self,
         records: list[TrialRecord],
         known: set[str],
-        tuned: Mapping[SearchArm, TunedArm],
+        tuned: Mapping[str, TunedArm],
         standing_in: bool,
     ) -> Proposal | None:
         """The next trial of the cell with the fewest; ``standing_in`` for one that results still
@@ -250,7 +251,7 @@ class Proposer:
 
     # Axes
 
-    def _allowed_values(self, arm: SearchArm) -> dict[str, set[AxisValue]]:
+    def _allowed_values(self, arm: str) -> dict[str, set[AxisValue]]:
         """What a recorded trial's axes may hold."""
         axes = cell_axes(self.experiment, arm)
         allowed: dict[str, set[AxisValue]] = {name: set(values) for name, values in axes.items()}

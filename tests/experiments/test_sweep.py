@@ -90,7 +90,7 @@ def test_mlflow_equals_the_ledger_run_by_run(swept: tuple[str, Path]) -> None:
     for record in ledger.trials("toy"):
         assert record.mlflow_run_id is not None
         run_ = client.get_run(record.mlflow_run_id)
-        numbers = configuration_numbers(record) | outcome_numbers(record)
+        numbers = configuration_numbers(record.proposal) | outcome_numbers(record.outcome)
         assert {name: run_.data.metrics[name] for name in numbers} == numbers
         assert run_.info.status == "FINISHED"
         assert run_.data.tags["isoflop.config_hash"] == record.config_hash

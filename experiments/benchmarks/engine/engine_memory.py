@@ -22,9 +22,9 @@ from experiments.benchmarks.engine.engine_step import VOCABULARY, recipe_of
 from runners.engine.graph import StepTask, WarmEngine
 from runners.machine.device import device_name, find_device
 from search.limits.memory import training_memory_bytes
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture
 
-ARMS: tuple[Arm, ...] = ("dual", "dual", "loop", "wide", "standard")
+ARMS: tuple[str, ...] = ("dual", "dual", "loop", "wide", "standard")
 WIDTHS = (128, 192, 256, 320, 384, 512, 640, 768)
 
 

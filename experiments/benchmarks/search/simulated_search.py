@@ -21,7 +21,6 @@ from search.propose.proposer import Ground, Proposer
 from search.record.ledger import TrialRecord
 from search.record.trial import Outcome, Proposal
 from search.record.trial_records import loss_of
-from spaces.architecture import Arm
 
 if TYPE_CHECKING:
     import optuna
@@ -84,7 +83,7 @@ class Checkpoint:
 
 
 def simulate(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     """One run of a contender with ``trials`` trials per budget; a checkpoint at every size."""
     if contender in OURS:
@@ -93,7 +92,7 @@ def simulate(
 
 
 def benchmark_experiment(
-    truth: Truth, arm: Arm, *, search: dict[str, Any], seed: int
+    truth: Truth, arm: str, *, search: dict[str, Any], seed: int
 ) -> Experiment:
     """The truth's question as an experiment file would ask it."""
     space, model, rate = truth.space, truth.model, truth.learning_rate
@@ -126,7 +125,7 @@ def benchmark_experiment(
     return Experiment.model_validate(fields)
 
 
-def rate_multipliers(truth: Truth, arm: Arm) -> list[float]:
+def rate_multipliers(truth: Truth, arm: str) -> list[float]:
     """Multiples of our rule that reach over the truth's whole range of rates at some shape."""
     from search.asked.recipe import REFERENCE_EFFECTIVE_DEPTH, REFERENCE_WIDTH
     from search.asked.settings import TrainingSettings
@@ -148,7 +147,7 @@ def rate_multipliers(truth: Truth, arm: Arm) -> list[float]:
 
 
 def _simulate_ours(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     experiment = benchmark_experiment(truth, arm, search=OURS[contender], seed=seed)
     if contender == "ours-no-cap":
@@ -200,7 +199,7 @@ def _recommended(records: list[TrialRecord], budget: float, contender: Contender
 
 
 def _answer(
-    truth: Truth, arm: Arm, proposal: Proposal, noise: np.random.Generator
+    truth: Truth, arm: str, proposal: Proposal, noise: np.random.Generator
 ) -> tuple[Outcome, float]:
     """The outcome that training would have had, and its loss without noise."""
     axes, config = proposal.axes, proposal.config
@@ -236,7 +235,7 @@ def _record(proposal: Proposal, outcome: Outcome, *, number: int) -> TrialRecord
 
 
 def _simulate_stock(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     import optuna
 
@@ -281,7 +280,7 @@ def _simulate_stock(
     ]
 
 
-def _suggest(truth: Truth, arm: Arm, train_flops: float, trial: optuna.trial.Trial) -> Points:
+def _suggest(truth: Truth, arm: str, train_flops: float, trial: optuna.trial.Trial) -> Points:
     """Axes in the order a person writes them; the width's range depends on all before it, so that
     the budget still pays for the fewest steps."""
     space, rate = truth.space, truth.learning_rate
@@ -309,7 +308,7 @@ def _suggest(truth: Truth, arm: Arm, train_flops: float, trial: optuna.trial.Tri
 
 
 def _checkpoint(
-    truth: Truth, arm: Arm, told: list[Told], chosen: list[float], size: int
+    truth: Truth, arm: str, told: list[Told], chosen: list[float], size: int
 ) -> Checkpoint:
     groups = [
         [each for each in told if each.budget == index][:size]
@@ -334,10 +333,10 @@ def _checkpoint(
     )
 
 
-_OPTIMA: dict[tuple[str, Arm, float], Any] = {}
+_OPTIMA: dict[tuple[str, str, float], Any] = {}
 
 
-def _optimum(truth: Truth, arm: Arm, train_flops: float) -> Any:
+def _optimum(truth: Truth, arm: str, train_flops: float) -> Any:
     key = (truth.model_dump_json(), arm, train_flops)
     if key not in _OPTIMA:
         _OPTIMA[key] = optimum(truth, arm, train_flops)

@@ -1,0 +1,92 @@
+"""How are arms, and what only they have, named on the command line?
+
+Options are made from fields. What an arm alone has (its own fields, its axes) is on no list that is
+known when the options are made: such words are taken out first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import MISSING, field, fields, make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+from spaces.architecture import Architecture
+from spaces.arms.contract import find_arm
+from spaces.arms.registry import known_arms, load_arms
+from spaces.errors import RequestError
+
+ARMS_FROM = "arms-from"
+"""The option of every verb that names a Python file of arms."""
+
+_OF_ARMS = ("own", "arm_source")
+
+
+def load_named_arms(argv: list[str]) -> list[str]:
+    """Load the files that ``--arms-from`` names; the other words. Raises `RequestError`."""
+    rest, named = taken_options(argv, [ARMS_FROM])
+    if ARMS_FROM in named and not named[ARMS_FROM]:
+        raise RequestError(f"--{ARMS_FROM} names a Python file of arms, got nothing")
+    for file in named.get(ARMS_FROM, []):
+        load_arms(Path(file))
+    return rest
+
+
+def taken_options(
+    argv: list[str], names: Collection[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """The words without the options of these names, and these with the words after each.
+
+    A name is written with dashes or underscores, its first value after a blank or an equals sign.
+    """
+    by_word = {f"--{name.replace('_', '-')}": name for name in names}
+    rest: list[str] = []
+    taken: dict[str, list[str]] = {}
+    current: list[str] | None = None
+    for word in argv:
+        if word.startswith("--"):
+            option, _, value = word.partition("=")
+            name = by_word.get(option.replace("_", "-"))
+            current = None if name is None else taken.setdefault(name, [])
+            if current is None:
+                rest.append(word)
+            elif value:
+                current.append(value)
+        elif current is None:
+            rest.append(word)
+        else:
+            current.append(word)
+    return rest, taken
+
+
+def own_field_names() -> set[str]:
+    """Fields that only some known arm has."""
+    kinds = (find_arm(name).fields for name in known_arms())
+    return {each.name for kind in kinds if kind is not None for each in fields(kind)}
+
+
+def architecture_options() -> Any:
+    """A dataclass of the fields of `Architecture` that all arms share, with their docstrings."""
+    import tyro
+    from docstring_parser import parse_from_object
+
+    docs = {
+        each.arg_name: each.description or ""
+        for kind in reversed(Architecture.__mro__[:-1])
+        for each in parse_from_object(kind).params
+    }
+    hints = get_type_hints(Architecture)
+    flat = [each for each in fields(Architecture) if each.name not in _OF_ARMS]
+    return make_dataclass(
+        "ArchitectureOptions",
+        [
+            (
+                each.name,
+                Annotated[hints[each.name], tyro.conf.arg(help=docs.get(each.name, ""))],
+                field() if each.default is MISSING else field(default=each.default),
+            )
+            for each in flat
+        ],
+        frozen=True,
+        kw_only=True,
+    )
