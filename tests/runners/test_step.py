@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import runners.engine.step
-from runners.engine.loss import training_loss
+from runners.engine.loss import charges_of
 from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence
 from search.record.trial import TrainingRecipe
 from spaces.model import LanguageModel
@@ -35,10 +35,10 @@ def test_a_step_is_forward_backward_clip_and_adamw(arm: str) -> None:
     found = engine(arm)
     model = LanguageModel(small_architecture(arm), seed=2)
     inputs, targets = batch()
-    whole, cross_entropy = training_loss(model, inputs, targets, RECIPE)
-    penalties = whole - cross_entropy if arm == "moe" else 0.0
-    loss = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
-    (loss + penalties).backward()
+    hidden_BTD, readings = model.hidden_with_readings(inputs)
+    loss = F.cross_entropy(model.head(hidden_BTD).flatten(0, 1), targets.flatten())
+    penalties = model.arm.penalties(model.architecture, readings, charges_of(RECIPE))
+    sum((weight * penalty for weight, penalty in penalties), start=loss).backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     matrices = {id(each.parameter) for each in model.declared() if each.weight.decays}
     for parameter in model.parameters():
