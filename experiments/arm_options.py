@@ -11,6 +11,8 @@ from dataclasses import MISSING, field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
+from search.asked.experiment import Experiment
+from search.asked.settings import AxisSettings, LearningRates, declared_axes
 from spaces.architecture import Architecture
 from spaces.arms.contract import find_arm
 from spaces.arms.registry import known_arms, load_arms
@@ -19,6 +21,7 @@ from spaces.errors import RequestError
 ARMS_FROM = "arms-from"
 """The option of every verb that names a Python file of arms."""
 
+_RATES = "training.learning_rate."
 _OF_ARMS = ("own", "arm_source")
 
 
@@ -90,3 +93,33 @@ def architecture_options() -> Any:
         frozen=True,
         kw_only=True,
     )
+
+
+def options_of_arms() -> list[str]:
+    """Settings of an experiment that arms declare and no field of it is named after."""
+    axes = declared_axes().keys() - AxisSettings.model_fields.keys()
+    families = {find_arm(arm).family for arm in known_arms()} - LearningRates.model_fields.keys()
+    return [f"axes.{name}" for name in sorted(axes)] + [
+        f"{_RATES}{family}" for family in sorted(families)
+    ]
+
+
+def with_options_of_arms(experiment: Experiment, options: dict[str, list[str]]) -> Experiment:
+    """The experiment with these settings. Raises pydantic's ValidationError."""
+    fields_of = experiment.model_dump(mode="python")
+    for name, words in options.items():
+        group = fields_of["axes"]
+        value: Any = [_number(word) for word in words]
+        if name.startswith(_RATES):
+            group, value = fields_of["training"]["learning_rate"], value[0] if value else None
+        group[name.rpartition(".")[2]] = value
+    return type(experiment).model_validate(fields_of) if options else experiment
+
+
+def _number(word: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word

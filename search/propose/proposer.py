@@ -13,7 +13,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from search.asked.experiment import Experiment
-from search.limits.caps import committed_flops, flops_cap_reached
+from search.limits.caps import (
+    committed_flops,
+    flops_cap_reached,
+    hours_cap_reached,
+    spent_hours,
+    why_not_start,
+)
 from search.propose.cell_search import CellSearch
 from search.propose.cells import (
     Cell,
@@ -23,6 +29,8 @@ from search.propose.cells import (
     resolve,
 )
 from search.propose.cells import Ground as Ground
+from search.propose.contract import Capped, Done, Next, Proposed, Waiting
+from search.propose.pruning import may_prune, why_prune
 from search.propose.replicates import next_replicate, owed_replicates
 from search.propose.samplers import CHOOSING_SAMPLERS
 from search.propose.tuning import RATE, STEP_SCALE, possible_rates
@@ -34,7 +42,7 @@ from spaces.axes import AxisValue
 from spaces.errors import InfeasibleError, RequestError
 
 
-class Proposer:
+class SweepProposer:
     """Proposes the trials of one experiment on one ground."""
 
     def __init__(self, experiment: Experiment, ground: Ground) -> None:
@@ -48,8 +56,6 @@ class Proposer:
             )
         self.experiment = experiment
         self.ground = ground
-        self.stopped_by: str | None = None
-        """The cap that the last `next` stopped at."""
         self.cells = [
             Cell(arm=arm, budget=budget)
             for budget in experiment.budget.budgets()
@@ -58,26 +64,58 @@ class Proposer:
         self._search = CellSearch(experiment, ground)
         self._exhausted: set[Cell] = set()
 
-    def next(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> Proposal | None:
-        """The next trial, or None: the sweep has all it asks for or all there is, must wait for
-        results that decide what comes, or has reached a cap (`stopped_by`).
+    def next(
+        self, records: Sequence[TrialRecord], *, at_most: int = 1, foresee: bool = False
+    ) -> Next:
+        """What comes after these records: one trial at a time.
 
-        ``foresee`` does not wait: it proposes as if what is open turned out as the defaults.
         Raises `RequestError` where no cell of the experiment admits a single trial.
         """
-        self.stopped_by = None
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
-            return None
+            return Done()
         known = {record.config_hash for record in counted}
         proposal = self._by_stage(counted, known, foresee)
         if proposal is None:
-            return None
+            if any(is_pending(record) for record in counted):
+                return Waiting()
+            return Done(why=self._why_no_more(len(counted)))
         limits = self.experiment.limits
         if limits.max_flops is not None:
             committed, cost = committed_flops(records), float(proposal.train_flops)
-            self.stopped_by = flops_cap_reached(limits, committed, cost)
-        return None if self.stopped_by else proposal
+            why = flops_cap_reached(limits, committed, cost)
+            if why is not None:
+                return Capped(why)
+        return Proposed((proposal,))
+
+    def baselines(self, cell: Cell) -> list[Proposal]:
+        """What a cell starts with, around the rule's own rates; empty where no shape fits."""
+        return self._search.baselines(cell, cell_axes(self.experiment, cell.arm))
+
+    def _why_no_more(self, count: int) -> str:
+        """Why fewer trials than asked for exist."""
+        reasons = sorted(set(self._search.why_not.values()))
+        because = f" (the last that did not fit: {reasons[0]})" if reasons else ""
+        return (
+            f"{count} of {self.experiment.trials} trials: no further configuration of these axes "
+            f"is new and fits its budget{because}"
+        )
+
+    def why_prune(self, running: TrialRecord, records: Sequence[TrialRecord]) -> str | None:
+        """Why a running trial should end now, by the experiment's rule."""
+        return why_prune(self.experiment, running, records)
+
+    def may_prune(self, proposal: Proposal) -> bool:
+        """Whether the experiment's rule may end a trial early."""
+        return may_prune(self.experiment, proposal)
+
+    def why_not_start(self, proposal: Proposal, records: Sequence[TrialRecord]) -> str | None:
+        """The cap of FLOPs that a trial would exceed, besides what runs."""
+        return why_not_start(self.experiment.limits, records, proposal)
+
+    def why_stop(self, records: Sequence[TrialRecord], *, now: float) -> str | None:
+        """The cap of worker-hours, once it is reached."""
+        return hours_cap_reached(self.experiment.limits, spent_hours(records, now=now))
 
     def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
         """Whether results still to come would change what is proposed after these records."""

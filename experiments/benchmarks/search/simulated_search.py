@@ -17,7 +17,8 @@ import numpy as np
 from experiments.benchmarks.search.truth import Points, Truth, ask, failure_of, optimum
 from search.asked.experiment import Experiment
 from search.belief.arm_models import recommend
-from search.propose.proposer import Ground, Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import Ground, SweepProposer
 from search.record.ledger import TrialRecord
 from search.record.trial import Outcome, Proposal
 from search.record.trial_records import loss_of
@@ -159,14 +160,14 @@ def _simulate_ours(
         num_validation_sequences=10**6,
         precision="float32",
     )
-    proposer = Proposer(experiment, ground)
+    proposer = SweepProposer(experiment, ground)
     noise = np.random.default_rng(seed)
     records: list[TrialRecord] = []
     told: list[Told] = []
     checkpoints = []
     budgets = list(truth.train_flops)
     while len(records) < trials * len(budgets):
-        proposal = proposer.next(records)
+        proposal = first_of(proposer.next(records))
         if proposal is None:
             break
         outcome, true_loss = _answer(truth, arm, proposal, noise)
