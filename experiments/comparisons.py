@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from statistics import fmean
+from collections.abc import Sequence
 
-from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
+from analysis.sweep.gain import Gain
+from analysis.sweep.leaderboard import Leaderboard
 from experiments.command import talk
-from search.belief.seed_noise import budget_noise, by_configuration
-from search.propose.tuned_arms import ArmTuning, arm_tunings
-from search.record.ledger import TrialRecord
-from search.record.ranking import by_budget
-from search.record.trial_records import loss_of
+from search.propose.tuned_arms import ArmTuning
 
 
-def gains_of(records: list[TrialRecord]) -> list[Gain]:
-    """The compute-equivalent gain of every family of arms over the standard one, by budget.
-
-    A family stands at a budget by its configuration of the lowest mean loss over seeds.
-    """
-    frontiers: dict[str, list[FrontierPoint]] = {}
-    for target, group in by_budget(records).items():
-        noise = budget_noise(group).seed_noise_nats
-        for family in sorted({record.proposal.family for record in group}):
-            best = _best_losses([record for record in group if record.proposal.family == family])
-            point = FrontierPoint(
-                train_flops=target,
-                loss_nats=fmean(best),
-                noise_nats=None if noise is None else noise / math.sqrt(len(best)),
-            )
-            frontiers.setdefault(family, []).append(point)
-    return compute_equivalent_gains(frontiers)
-
-
-def _best_losses(results: list[TrialRecord]) -> list[float]:
-    """Losses over seeds of the configuration with the lowest mean."""
-    groups = by_configuration(results).values()
-    return min(([loss_of(record) for record in group] for group in groups), key=fmean)
-
-
-def print_comparisons(records: list[TrialRecord]) -> None:
+def print_comparisons(found: Leaderboard) -> None:
     """What a reader of the leaderboard should know before arms are compared, and the gains."""
-    tunings = arm_tunings(records)
-    for tuning in tunings.values():
+    for tuning in found.tunings:
         print(describe_tuning(tuning))
-    arms = sorted({record.proposal.arm for record in records if record.is_result})
-    untuned = [arm for arm in arms if arm not in tunings]
+    arms = {entry.record.proposal.arm for board in found.budgets for entry in board.entries}
+    untuned = sorted(arms - {tuning.arm for tuning in found.tunings})
     if untuned:
         print(f"learning rate by the rule, neither tuned nor transferred: {', '.join(untuned)}")
-    print_gains(gains_of(records))
+    print_gains(found.gains)
 
 
-def print_gains(gains: list[Gain]) -> None:
+def print_gains(gains: Sequence[Gain]) -> None:
     """One row per arm, one column per budget; why a number or an interval is missing, once each."""
     if not any(gain.gain is not None for gain in gains):
         return

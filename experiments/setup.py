@@ -16,7 +16,6 @@ from pydantic import ValidationError
 from experiments.arm_options import options_of_arms, taken_options, with_options_of_arms
 from experiments.command import default_home, parse_options
 from search.asked.experiment import Experiment, describe_errors, find_experiment, load_experiment
-from search.record.ledger import Ledger
 from spaces.errors import RequestError
 
 
@@ -109,14 +108,6 @@ def sweep_name(reference: str) -> str:
         if Path(reference).suffix == ".toml":
             raise
         return reference
-
-
-def open_sweep(options: SweepOptions) -> tuple[Ledger, str]:
-    """The ledger and the name of a sweep that was run. Raises `RequestError` otherwise."""
-    name = sweep_name(options.experiment)
-    ledger = Ledger(options.home)
-    ledger.sweep(name)
-    return ledger, name
 
 
 def json_number(value: Any) -> Any:

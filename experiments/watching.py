@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from search.record.trial_records import TrialRecord
-from spaces.arms.contract import find_arm
+from spaces.arms.contract import shape_in_words
 
 if TYPE_CHECKING:
     from runners.driver import SweepEvent
@@ -115,10 +115,8 @@ def describe_event(event: SweepEvent) -> str:
 def describe_trial(record: TrialRecord) -> str:
     """Number, arm, budget and shape of a trial in a few words."""
     proposal, a = record.proposal, record.proposal.config.architecture
-    shape = find_arm(a.arm).describe(a) if a.is_known else f"{a.num_layers} x {a.d_model}"
-    return (
-        f"#{record.number:<3} {proposal.arm:<8} {proposal.budget.train_flops:.2g} FLOPs ({shape})"
-    )
+    budget = f"{proposal.budget.train_flops:.2g} FLOPs"
+    return f"#{record.number:<3} {proposal.arm:<8} {budget} ({shape_in_words(a)})"
 
 
 def _latest_loss(record: TrialRecord) -> str:

@@ -10,6 +10,7 @@ from experiments.command import print_json, talk
 from experiments.setup import ExperimentOptions, json_number, parse_experiment_options
 from runners.plan import Plan, PlannedTrial, plan
 from search.record.numbers import configuration_numbers
+from spaces.arms.contract import shape_in_words
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,10 @@ def print_plan(found: Plan) -> None:
     convention = found.experiment.budget.convention
     table = Table(title=f"{found.experiment.name}: FLOPs in the {convention} convention")
     words = ("fate", "why", "arm")
-    shape = ("budget", "layers", "K", "width", "deep", "wide", "params", "deep/wide/shared")
+    shape = ("budget", "shape", "parameters", "deep/wide/shared")
     spent = ("tokens", "tok/par", "steps", "batch", "lr", "memory", "time", "delivered")
     for column in (*words, *shape, *spent):
-        table.add_column(column, justify="left" if column in words else "right")
+        table.add_column(column, justify="left" if column in (*words, "shape") else "right")
     for each in found.trials:
         table.add_row(*_row(each))
     console = Console(width=None if sys.stdout.isatty() else 220)
@@ -102,7 +103,7 @@ def _print_totals(found: Plan) -> None:
 
 def _row(each: PlannedTrial) -> list[str]:
     proposal = each.record.proposal
-    config, a = proposal.config, proposal.config.architecture
+    config = proposal.config
     numbers = configuration_numbers(each.record.proposal)
     target = numbers["target_train_flops"]
     parts = [numbers[f"parameters_{part}"] / 1e3 for part in ("deep", "wide", "shared")]
@@ -111,11 +112,7 @@ def _row(each: PlannedTrial) -> list[str]:
         each.why,
         proposal.arm,
         f"{target:.3g}",
-        str(a.num_layers),
-        str(a.num_loops),
-        str(a.d_model),
-        str(a.deep_ffn or "-"),
-        str(a.wide_ffn or "-"),
+        shape_in_words(config.architecture),
         f"{numbers['parameters'] / 1e6:.3f}M",
         "/".join(f"{part:.0f}k" for part in parts),
         f"{config.tokens:,}",

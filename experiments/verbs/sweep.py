@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.sweep.leaderboard import best
 from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
 from experiments.setup import (
@@ -23,7 +24,6 @@ from experiments.watching import Watcher
 from runners.driver import SweepSummary
 from runners.sweep import run_sweep
 from search.asked.experiment import Experiment
-from search.record.ledger import Ledger
 
 STOPPING = b"stopping: running trials save at their next step; once more stops at once\n"
 
@@ -65,14 +65,12 @@ def run(argv: list[str]) -> int:
 
 def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:
     """The leaderboard on standard output."""
-    ledger = Ledger(home)
-    sweep, records = ledger.sweep(experiment.name), ledger.trials(experiment.name)
-    ledger.close()
-    server = server_of(sweep, None)
+    found = best(experiment.name, home)
+    server = server_of(found.sweep, None)
     if as_json:
-        print_json(best_document(sweep, records, top=5, server=server))
+        print_json(best_document(found, top=5, server=server))
     else:
-        print_best(sweep, records, top=3, server=server)
+        print_best(found, top=3, server=server)
 
 
 def _exit_code(summary: SweepSummary, again: str) -> int:

@@ -19,7 +19,7 @@ from spaces.arms.registry import find_arm_object
 from spaces.axes import Axis, Point, SolveMode
 from spaces.parts.block_price import norm_price
 from spaces.parts.vocabulary_price import embedding_price, head_price
-from spaces.price import NOTHING, Price, Prices
+from spaces.price import NOTHING, Prices
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -138,7 +138,7 @@ class Arm:
     def describe(self, architecture: Architecture) -> str:
         """The shape in a few words, for a line of a log."""
         a = architecture
-        own = [f"{name} {value:g}" for name, value in self.numbers(a).items() if value is not None]
+        own = [f"{name} {value:g}" for name, value in self.sizes(a).items()]
         return ", ".join([f"{a.num_layers} x {a.d_model}", *own])
 
     def numbers(self, architecture: Architecture) -> dict[str, float | None]:
@@ -146,6 +146,10 @@ class Arm:
         own = architecture.own
         values = {} if self.fields is None else {f.name: getattr(own, f.name) for f in fields(own)}
         return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+    def sizes(self, architecture: Architecture) -> Mapping[str, float]:
+        """What tells two shapes of this arm apart besides layers and width, in short names."""
+        return {name: value for name, value in self.numbers(architecture).items() if value}
 
     def variants(self, architecture: Architecture) -> dict[str, str]:
         """Choices of this arm other than sizes, for a person."""
@@ -205,13 +209,14 @@ def find_arm(name: str) -> Arm:
     return cast(Arm, find_arm_object(name))
 
 
+def shape_in_words(architecture: Architecture) -> str:
+    """The shape in a few words; of an arm that cannot be imported here, layers and width."""
+    a = architecture
+    return find_arm(a.arm).describe(a) if a.is_known else f"{a.num_layers} x {a.d_model}"
+
+
 def rounded(multiplier: Any, d_model: int, ffn_multiple: int) -> int:
     """A multiple of the width in whole FFN multiples, at least one; one where nothing is given."""
     if multiplier is None:
         return ffn_multiple
     return max(1, int(multiplier * d_model / ffn_multiple + 0.5)) * ffn_multiple
-
-
-def total_price(shape: Shape, arm: str) -> Price:
-    """The price of a whole model of an arm."""
-    return sum(find_arm(arm).price(shape).values(), NOTHING)

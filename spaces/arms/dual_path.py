@@ -111,16 +111,6 @@ class DualPathArm(Arm):
         depth: int = architecture.num_layers * architecture.num_loops
         return depth
 
-    def describe(self, architecture: Architecture) -> str:
-        """Layers, width, and loops and wide multiplier where there are any."""
-        a = architecture
-        words = [f"{a.num_layers} x {a.d_model}"]
-        if a.num_loops > 1:
-            words.append(f"K {a.num_loops}")
-        if a.wide_multiplier is not None:
-            words.append(f"wide {a.wide_multiplier:.3g}")
-        return ", ".join(words)
-
     def numbers(self, architecture: Architecture) -> dict[str, float | None]:
         """Loops, sizes and starts."""
         a = architecture
@@ -132,6 +122,13 @@ class DualPathArm(Arm):
             "wide_multiplier": a.wide_multiplier,
             "step_scale_init": a.step_scale_init,
         }
+
+    def sizes(self, architecture: Architecture) -> dict[str, int]:
+        """K, and the hidden sizes of both paths."""
+        a = architecture
+        loops = {"K": a.num_loops} if self.has_loop else {}
+        ffns = {"deep": a.deep_ffn, "wide": a.wide_ffn}
+        return loops | {name: size for name, size in ffns.items() if size is not None}
 
     def variants(self, architecture: Architecture) -> dict[str, str]:
         """Attention of the wide path, what leaves the loops, and how gates mix."""

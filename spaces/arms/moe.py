@@ -78,6 +78,11 @@ class Moe(Arm):
             )
         return problems
 
+    def sizes(self, architecture: Architecture) -> dict[str, int]:
+        """Experts, those of a token, and their hidden size."""
+        own = architecture.own
+        return {"experts": own.num_experts, "top": own.top_k, "hidden": own.expert_ffn}
+
     def body_price(self, shape: Shape) -> dict[Part, Price]:
         """Per layer: attention, the router, and k experts of E."""
         s, own, tokens = shape, shape.own, shape.context_length

@@ -35,7 +35,7 @@ def test_delivered_flops_are_the_budget(
     toy, home = swept
     best = run_json(capfd, "best", toy, "--home", str(home), "--top", "0")
     entries = [
-        (budget["target_flops"], entry)
+        (budget["target_train_flops"], entry)
         for budget in best["budgets"]
         for entry in budget["leaderboard"]
     ]
