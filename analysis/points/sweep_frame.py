@@ -8,11 +8,15 @@ An unrolled model is a deep model of the standard arm, so it is a point of that 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import polars as pl
 
-from search.record.ledger import TrialRecord
+from search.record.ledger import Ledger
+from search.record.trial_records import TrialRecord
+from spaces.errors import RequestError
 from spaces.parameters import count_parameters
 
 SCHEMA: dict[str, type[pl.DataType]] = {
@@ -42,6 +46,16 @@ SCHEMA: dict[str, type[pl.DataType]] = {
     "bits_per_byte": pl.Float64,
 }
 """Column to type."""
+
+
+def sweep_frame(sweep: str, home: Path | str = "runs") -> pl.DataFrame:
+    """Results of a sweep of a home. Raises `RequestError` where there is no sweep or no result."""
+    with contextlib.closing(Ledger(Path(home))) as ledger:
+        ledger.sweep(sweep)
+        frame = frame_of(ledger.trials(sweep))
+    if frame.is_empty():
+        raise RequestError(f"sweep {sweep!r} in {home} has no finished trial to fit yet")
+    return frame
 
 
 def frame_of(records: Sequence[TrialRecord]) -> pl.DataFrame:

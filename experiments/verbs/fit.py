@@ -121,10 +121,11 @@ def run_gauntlet(options: FitOptions) -> int:
 
 
 def _sweep_frame(options: FitOptions) -> pl.DataFrame:
-    from experiments.sweep_table import load_frame
+    from analysis.points.sweep_frame import sweep_frame
+    from experiments.setup import sweep_name
 
     assert options.experiment is not None
-    return load_frame(options.experiment, options.home)
+    return sweep_frame(sweep_name(options.experiment), options.home)
 
 
 def run_sweep(options: FitOptions) -> int:
@@ -133,8 +134,8 @@ def run_sweep(options: FitOptions) -> int:
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
     from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
+    from experiments.fit_logging import log_sweep_fit
     from experiments.setup import sweep_name
-    from experiments.sweep_table import log_sweep_fit
 
     assert options.experiment is not None
     fitted = fit_sweep(
