@@ -133,7 +133,9 @@ def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
         text.source,
         tokenizer=text.tokenizer,
         validation_fraction=text.validation_fraction,
+        key=text.key,
         cache_dir=home / "cache",
+        say=talk,
     )
     windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
     ground = Ground(

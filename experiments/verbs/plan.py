@@ -85,15 +85,16 @@ def run(argv: list[str]) -> int:
     require_plain(options.home)
     with tempfile.TemporaryDirectory() as scratch:
         home = options.home if (options.home / FILE_NAME).exists() else Path(scratch)
-        _, ground = prepare_ground(experiment, options.home)
+        corpus, ground = prepare_ground(experiment, options.home)
         found = replace(plan(experiment, ground, home), price=options.price)
     shortage = find_shortage(options.home.resolve(), _totals(found)["disk_bytes"])
     if shortage is not None:
         talk(f"{shortage}: the sweep would pause until there is room")
     if options.json:
-        print_json(plan_document(found))
+        print_json(plan_document(found) | {"text": corpus.sizes()})
     else:
         print_plan(found)
+        print(corpus.describe_sizes())
     return 0
 
 

@@ -99,6 +99,7 @@ def run_sweep(
     ):
         shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
         corpus, ground = prepare_ground(experiment, home)
+        talk(corpus.describe_sizes())
         proposer = Proposer(experiment, ground)
         before = ledger.state_counts()
         _begin(ledger, experiment, proposer)
