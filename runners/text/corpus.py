@@ -80,12 +80,12 @@ class Corpus:
     def describe_sizes(self) -> str:
         """Both sides in one line, for a person."""
         sides = [
-            f"{side} {size['bytes']:,} bytes ({size['documents']:,} documents, {size['tokens']:,} "
-            f"tokens)"
+            f"{side}: {size['documents']:,} document{'s' * (size['documents'] > 1)}, "
+            f"{size['bytes']:,} bytes, {size['tokens']:,} tokens"
             for side, size in self.sizes().items()
         ]
         share = self.num_val_bytes / (self.num_train_bytes + self.num_val_bytes)
-        return f"text: {', '.join(sides)}, {share:.1%} of the bytes; {self.source}"
+        return f"text: {'; '.join(sides)} ({share:.1%} of the bytes); {self.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,17 +263,16 @@ def _write_streams(
     Both streams are whole before either has its name, so that a killed process leaves no stream
     that no record names.
     """
-    with replacing(corpus.train_path) as train, replacing(corpus.val_path) as validation:
-        lengths = [
-            write_stream(file, documents, indices, tokenizer, progress=progress)
-            for file, indices in ((train, split.train), (validation, split.validation))
-        ]
+    with replacing(corpus.train_path) as file:
+        num_train = write_stream(file, documents, split.train, tokenizer, progress=progress)
+        with replacing(corpus.val_path) as other:
+            num_val = write_stream(other, documents, split.validation, tokenizer, progress=progress)
     with replacing(corpus.token_num_bytes_path) as file:
         np.save(file, tokenizer.token_num_bytes())
     tokenizer_json = tokenizer.to_json()
     if corpus.tokenizer_path is not None and tokenizer_json is not None:
         write_atomically(corpus.tokenizer_path, tokenizer_json.encode())
-    return replace(corpus, num_train_tokens=lengths[0], num_val_tokens=lengths[1])
+    return replace(corpus, num_train_tokens=num_train, num_val_tokens=num_val)
 
 
 def _write_record(path: Path, corpus: Corpus) -> None:

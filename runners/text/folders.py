@@ -42,7 +42,7 @@ class FolderListing:
             total = len(self.readable) + len(self.unread)
             yield (
                 f"not read: {len(self.unread)} of {total} files ({_by_kind(self.unread)}); read "
-                f"are {_by_kind(self.readable)}: rename others, or name them as a source"
+                f"are {_by_kind(self.readable)} (rename others to have them read)"
             )
         if self.closed_folders:
             yield (
@@ -56,7 +56,7 @@ def list_folder(folder: Path) -> FolderListing:
     files: list[str] = []
     others: list[str] = []
     closed: list[str] = []
-    for path in _walk(folder):
+    for path in sorted(_walk(folder)):
         name = path.relative_to(folder).as_posix()
         if path.is_dir():
             closed.append(name)
@@ -76,7 +76,7 @@ def list_folder(folder: Path) -> FolderListing:
             f"{seen}{links if closed else ''}"
         )
     return FolderListing(
-        readable=tuple(sorted(readable)), unread=tuple(sorted(unread)), closed_folders=tuple(closed)
+        readable=tuple(sorted(readable)), unread=tuple(unread), closed_folders=tuple(closed)
     )
 
 
@@ -86,7 +86,7 @@ def _walk(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         for name in files:
             yield Path(place, name)
-        for name in sorted(folders):
+        for name in folders:
             path = Path(place, name)
             if path.is_symlink() or not os.access(path, os.R_OK | os.X_OK):
                 yield path

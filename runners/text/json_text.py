@@ -41,7 +41,7 @@ def find_format(path: Path, *, name: str) -> TextFormat:
     """What a file holds, by its content; a name that says JSON is believed where all else fails."""
     head = read_head(path).removeprefix(BYTE_ORDER_MARK)
     if _JSON_START.match(head):
-        if _most_lines_are_objects(head):
+        if _most_lines_are_objects(path):
             return "JSON lines"
         if _is_json_throughout(path):
             return "JSON"
@@ -74,12 +74,14 @@ def values_of_json(path: Path, *, key: str) -> Iterator[bytes]:
                 yield _text_of_record(record, key=key, where=where)
 
 
-def _most_lines_are_objects(head: bytes) -> bool:
-    """Whether more than half of the first whole lines are JSON objects."""
-    lines = head.split(b"\n")
-    if len(head) + len(BYTE_ORDER_MARK) >= HEAD_BYTES:
-        lines.pop()  # it goes on
-    first = [line for line in lines if line.strip()][:_MOST_SNIFFED_LINES]
+def _most_lines_are_objects(path: Path) -> bool:
+    """Whether more than half of the first lines are JSON objects."""
+    first: list[bytes] = []
+    with open_text(path) as stream:
+        for line in stream:
+            first += [line.removeprefix(BYTE_ORDER_MARK)] if line.strip() else []
+            if len(first) >= _MOST_SNIFFED_LINES or sum(map(len, first)) >= HEAD_BYTES:
+                break
     return sum(map(_is_object, first)) * 2 > len(first)
 
 

@@ -7,7 +7,8 @@ count only where
 
 - the name holds nothing else that says something (``test.txt``, ``dev-00001-of-00003.jsonl``), or
 - another name differs in this word alone (``ptb.test.txt`` beside ``ptb.train.txt``), or
-- most files have such a word in their paths (``a-train.txt``, ``b-dev.txt``).
+- most files have such a word in their paths (``a-train.txt``, ``b-dev.txt``; but ``train`` in a
+  longer name is not what leaves all others out).
 
 Where several levels of a path speak, the one that holds out most decides: a file called ``train``
 in a folder called ``test`` is test.
@@ -130,7 +131,10 @@ def _splits_of(names: list[str]) -> dict[str, str | None]:
             split
             for level in levels[name]
             for split in level.splits
-            if mostly or split == HELD_OUT or level.says_nothing_else or level.others in twins
+            if level.says_nothing_else
+            or level.others in twins
+            or split == HELD_OUT
+            or (mostly and split != TRAIN)
         }
         if not said and own_says_validation and _TRAINING_NAME.search(_own_name(name)):
             return TRAIN

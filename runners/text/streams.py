@@ -25,6 +25,7 @@ def write_stream(
     separator = np.array([tokenizer.separator], dtype=dtype)
     num_tokens = num_documents = 0
     header_bytes = _write_header(file, dtype, num_tokens)
+    file.flush()  # no empty file, which might not have been locked yet
     for batch in documents.batches(indices, batch_bytes=_ENCODING_BATCH_BYTES):
         for ids in tokenizer.encode(batch):
             file.write(ids.astype(dtype, copy=False).tobytes())
