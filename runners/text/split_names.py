@@ -36,7 +36,7 @@ _LEAST_HELD_OUT_FIRST = (TRAIN, HELD_OUT, EVAL, DEV, VALIDATION, TEST)
 
 _WORDS = {
     **dict.fromkeys(("train", "training", "trn"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation"), VALIDATION),
+    **dict.fromkeys(("val", "valid", "validation", "validate"), VALIDATION),
     **dict.fromkeys(("dev", "devel", "development", "newsdev"), DEV),
     **dict.fromkeys(("eval", "evaluation"), EVAL),
     **dict.fromkeys(("heldout", "holdout"), HELD_OUT),
@@ -53,6 +53,7 @@ _EXTENSION = re.compile(
     r"(\.(txt|text|jsonl|ndjson|jsonlines|json))?(\.(gz|bz2))?$", flags=re.IGNORECASE
 )
 _HELD_OUT = re.compile(r"(held|hold)[-_ .]?out")
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
 _WORD = re.compile(r"[^\W\d_]+")
 _GLUED = re.compile(r"(.+?)(set|split|data|files?)")
 
@@ -111,7 +112,7 @@ def _without_validation(names: list[str], splits: dict[str, str | None]) -> Name
     taking_part = [name for name in names if splits[name] != TEST] or names
     if set(splits.values()) & {*VALIDATION_WORDS, TEST} and taking_part == names:
         splits = dict.fromkeys(names)  # all of them are: there is nothing to hold them out from
-    left_out = [name for name in names if name not in set(taking_part)]
+    left_out = [name for name in names if splits[name] == TEST and len(taking_part) < len(names)]
     notes = (*_notes_on_left_out(left_out, splits), *_notes_on_unsure(names, splits))
     return NamedSplit(sides=dict.fromkeys(taking_part), left_out=tuple(left_out), notes=notes)
 
@@ -159,7 +160,8 @@ def _levels(name: str) -> list[_Level]:
 
 
 def _level(part: str) -> _Level:
-    words = _WORD.findall(_HELD_OUT.sub(" heldout ", part.lower()))
+    apart = _CAMEL_CASE.sub(" ", part).lower()
+    words = _WORD.findall(_HELD_OUT.sub(" heldout ", apart))
     splits = frozenset(split for word in words if (split := _split_of_word(word)) is not None)
     others = tuple(word for word in words if _split_of_word(word) is None)
     return _Level(splits=splits, others=others)
@@ -178,7 +180,7 @@ def _notes_on_left_out(left_out: list[str], splits: dict[str, str | None]) -> li
     """Why files take no part."""
     test = [name for name in left_out if splits[name] == TEST]
     held_out = [name for name in left_out if splits[name] in VALIDATION_WORDS]
-    others = [name for name in left_out if name not in {*test, *held_out}]
+    others = [name for name in left_out if splits[name] in (None, TRAIN)]
     why = {
         "test by name": test,
         "held out by name, beside the validation set": held_out,

@@ -231,6 +231,13 @@ class TextSettings(Settings):
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
     """Share of the bytes kept for validation, where no name of a file or folder says which."""
 
+    @field_validator("source", mode="before")
+    @classmethod
+    def _names_something(cls, source: Any) -> Any:
+        if source == "":
+            raise ValueError("names nothing; leave it out for the default corpus")
+        return source
+
     @field_validator("source")
     @classmethod
     def _at_home(cls, source: Path | None) -> Path | None:
@@ -248,10 +255,16 @@ class TextSettings(Settings):
         names_file = kind == "file" and path
         return self.model_copy(
             update={
-                "source": self.source and (folder / self.source).resolve(),
-                "tokenizer": f"file:{(folder / path).resolve()}" if names_file else self.tokenizer,
+                "source": self.source and _beside(self.source, folder),
+                "tokenizer": (
+                    f"file:{_beside(Path(path), folder)}" if names_file else self.tokenizer
+                ),
             }
         )
+
+
+def _beside(path: Path, folder: Path) -> Path:
+    return path if path.is_absolute() else (folder / path).resolve()
 
 
 def _expanded(path: Path) -> Path:

@@ -94,6 +94,12 @@ def test_a_home_folder_of_nobody(beside: Path, capfd: pytest.CaptureFixture[str]
     assert "text.source: names a home folder that is not known" in capfd.readouterr().err
 
 
+def test_a_source_of_no_name(beside: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (beside / "small.toml").write_text(f'{TOML}source = ""\n')
+    assert run(["plan", str(beside / "small.toml")]) == 2
+    assert "text.source: names nothing; leave it out for the default" in capfd.readouterr().err
+
+
 def test_a_tokenizer_that_is_not_beside_it_is_looked_for_nowhere_else(beside: Path) -> None:
     (beside / "small.toml").write_text(f'{TOML}tokenizer = "file:other.json"\n')
     text = load_experiment(str(beside / "small.toml")).text

@@ -1,4 +1,4 @@
-"""Is JSON read for its text, whatever a file is called, and are its keys named where it has none?"""
+"""Is JSON read for its text whatever a file is called, and are its keys named where it has none?"""
 
 from __future__ import annotations
 

@@ -143,6 +143,12 @@ def test_near_copies_in_a_split_by_hash(tmp_path: Path) -> None:
     assert "warning" in found.said
 
 
+def test_a_book_that_holds_itself_twice(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text(prose(1, 300) + "An interlude.\n\n" + prose(1, 300))
+    assert "warning: " in read(path, tmp_path / "cache").said
+
+
 def test_text_without_copies_gives_no_warning(tmp_path: Path) -> None:
     for source in (None, DATA / "lines.jsonl"):
         assert "warning" not in read(source, tmp_path / "cache").said

@@ -41,6 +41,8 @@ def test_train_dev_test(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> No
         (["train.txt"], ["val.txt"], ["dev.txt", "test.txt"]),
         (["books.txt", "night-train.txt"], ["evaluation/1.txt"], ["test/train.txt"]),
         (["corpus.txt"], ["corpus-dev.txt"], []),
+        (["wikiTrain.txt"], ["wikiDev.txt"], ["wikiTest.txt"]),
+        (["train_1.txt"], ["validate.txt"], []),
         (["clean-100/train.txt"], ["dev-clean/1.txt"], ["test-clean/1.txt", "test-other/1.txt"]),
     ],
 )
