@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,8 +19,13 @@ NVIDIA_FILES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
 """One of these exists on every Linux machine whose NVIDIA driver is there (dxg: under Windows)."""
 
 
-def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
-    """Read, split and tokenise the text (cached), and settle what proposals rest on."""
+def prepare_ground(
+    experiment: Experiment, home: Path, *, say: Callable[[str], None] = lambda _: None
+) -> tuple[Corpus, Ground]:
+    """Read, split and tokenise the text (cached), and settle what proposals rest on.
+
+    ``say`` is told what was left out, guessed or found odd about the text.
+    """
     from runners.text.corpus import prepare_corpus
 
     text = experiment.text
@@ -27,7 +33,9 @@ def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
         text.source,
         tokenizer=text.tokenizer,
         validation_fraction=text.validation_fraction,
+        key=text.key,
         cache_dir=home / "cache",
+        say=say,
     )
     windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
     ground = Ground(

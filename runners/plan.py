@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from runners.ground import prepare_ground, resolve_device
-from runners.machine.disk import Shortage, find_shortage, sweep_bytes
+from runners.machine.disk import find_shortage, sweep_bytes
 from runners.own_arms import require_certified
 from search.asked.experiment import Experiment
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
@@ -29,6 +29,9 @@ from search.record.ledger_schema import require_plain
 from search.record.trial import Outcome, Proposal, TrialState
 from search.record.trial_records import is_pending
 from spaces.errors import RequestError
+
+if TYPE_CHECKING:
+    from runners.text.corpus import Corpus
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
 
@@ -82,8 +85,10 @@ class Plan:
     """Worker-hours that the sweep has spent."""
     price: float | None
     """Of one worker-hour."""
-    notes: tuple[str, ...]
-    """What a person should know: what is set aside, what the disk lacks."""
+    corpus: Corpus
+    """The prepared text: sizes of training and validation."""
+    notes: tuple[str, ...] = ()
+    """What a person should know: of the text, what is set aside, what the disk lacks."""
 
     @property
     def totals(self) -> PlanTotals:
@@ -118,15 +123,21 @@ def plan(experiment: Experiment, home: Path | str = "runs", *, price: float | No
     if price is not None and price < 0:
         raise RequestError(f"the price of an hour (--price) must not be negative, got {price:g}")
     require_plain(home)
-    _, ground = prepare_ground(experiment, home)
+    notes: list[str] = []
+    corpus, ground = prepare_ground(experiment, home, say=notes.append)
     proposer = SweepProposer(experiment, ground)
     require_certified(proposer)
-    if not (home / FILE_NAME).exists():
-        return _plan(experiment, home, proposer, _Known(), price)
-    with contextlib.closing(Ledger(home)) as ledger:
-        recorded = ledger.trials(experiment.name) if ledger.find_sweep(experiment.name) else []
-        known = _Known(recorded, ledger.throughputs(), ledger.accepted)
-        return _plan(experiment, home, proposer, known, price)
+    if (home / FILE_NAME).exists():
+        with contextlib.closing(Ledger(home)) as ledger:
+            recorded = ledger.trials(experiment.name) if ledger.find_sweep(experiment.name) else []
+            known = _Known(recorded, ledger.throughputs(), ledger.accepted)
+            found = _plan(proposer, known, corpus)
+    else:
+        found = _plan(proposer, _Known(), corpus)
+    shortage = find_shortage(home.resolve(), found.totals.disk_bytes)
+    if shortage is not None:
+        notes.append(f"{shortage}: the sweep would pause until there is room")
+    return replace(found, price=price, notes=(*found.notes, *notes))
 
 
 def _nothing_accepted(_config_hash: str) -> Outcome | None:
@@ -142,13 +153,8 @@ class _Known:
     accepted: Callable[[str], Outcome | None] = _nothing_accepted
 
 
-def _plan(
-    experiment: Experiment,
-    home: Path,
-    proposer: SweepProposer,
-    known: _Known,
-    price: float | None,
-) -> Plan:
+def _plan(proposer: SweepProposer, known: _Known, corpus: Corpus) -> Plan:
+    experiment = proposer.experiment
     measured = _measured_here(experiment, known.measured)
     reasons = {record.config_hash: proposer.why_set_aside(record) for record in known.recorded}
     records = [_as_begun(experiment, each, reasons[each.config_hash]) for each in known.recorded]
@@ -169,15 +175,15 @@ def _plan(
             trials.append(_planned(experiment, record, fate, why, measured))
     hours = spent_hours(known.recorded, now=time.time())
     ended = answer.why if isinstance(answer, Capped | Done) else _fewer(experiment, records)
-    found = Plan(
+    return Plan(
         experiment=experiment,
         trials=tuple(trials),
         stopped_by=ended or _hours_cap(experiment, trials, hours),
         spent_hours=hours,
-        price=price,
+        price=None,
+        corpus=corpus,
         notes=tuple(set_aside_in_words(reasons)),
     )
-    return replace(found, notes=(*found.notes, *_shortage(home, found.totals)))
 
 
 def _fewer(experiment: Experiment, records: Sequence[TrialRecord]) -> str | None:
@@ -189,11 +195,6 @@ def _fewer(experiment: Experiment, records: Sequence[TrialRecord]) -> str | None
         f"{counted} of {experiment.trials} trials: what comes then is decided by results, or no "
         f"further configuration of these axes fits"
     )
-
-
-def _shortage(home: Path, totals: PlanTotals) -> list[str]:
-    shortage: Shortage | None = find_shortage(home.resolve(), totals.disk_bytes)
-    return [] if shortage is None else [f"{shortage}: the sweep would pause until there is room"]
 
 
 def _as_begun(experiment: Experiment, record: TrialRecord, reason: str | None) -> TrialRecord:

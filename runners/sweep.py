@@ -68,7 +68,8 @@ def run_sweep(
     ledger = Ledger(home, create=True)
     with contextlib.closing(ledger), ledger.held(take_over=take_over):
         shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
-        corpus, ground = prepare_ground(experiment, home)
+        corpus, ground = prepare_ground(experiment, home, say=say)
+        say(corpus.describe_sizes())
         proposer = SweepProposer(experiment, ground)
         require_certified(proposer)
         before = ledger.state_counts()

@@ -28,9 +28,10 @@ def run(argv: list[str]) -> int:
     for note in found.notes:
         talk(note)
     if options.json:
-        print_json(plan_document(found))
+        print_json(plan_document(found) | {"text": found.corpus.sizes()})
     else:
         print_plan(found)
+        print(found.corpus.describe_sizes())
     return 0
 
 

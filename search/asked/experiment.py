@@ -88,7 +88,7 @@ LARGEST_FILE_BYTES = 1_000_000
 def load_experiment(reference: str) -> Experiment:
     """The experiment of a shipped name or of a TOML path. Raises `RequestError` with every error.
 
-    A relative text source is looked up beside the TOML file.
+    Relative paths of text and tokenizer are looked up beside the TOML file.
     """
     path = find_experiment(reference)
     size = path.stat().st_size
@@ -106,11 +106,7 @@ def load_experiment(reference: str) -> Experiment:
         experiment = Experiment.model_validate(fields)
     except ValidationError as error:
         raise RequestError(describe_errors(error, where=str(path))) from None
-    source = experiment.text.source
-    if source is not None and not source.is_absolute():
-        beside = experiment.text.model_copy(update={"source": (path.parent / source).resolve()})
-        experiment = experiment.model_copy(update={"text": beside})
-    return experiment
+    return experiment.model_copy(update={"text": experiment.text.beside(path.parent)})
 
 
 def find_experiment(reference: str) -> Path:

