@@ -116,6 +116,16 @@ def with_options_of_arms(experiment: Experiment, options: dict[str, list[str]]) 
     return type(experiment).model_validate(fields_of) if options else experiment
 
 
+def with_settings_of_arms(experiment: Experiment, base: Experiment) -> Experiment:
+    """The experiment with what arms declare as another has it: options of fields do not keep it."""
+    rates = experiment.training.learning_rate
+    extra_rates = base.training.learning_rate.model_extra or {}
+    learning_rate = rates.model_validate(dict(rates) | extra_rates)
+    training = experiment.training.model_copy(update={"learning_rate": learning_rate})
+    axes = experiment.axes.model_validate(dict(experiment.axes) | (base.axes.model_extra or {}))
+    return experiment.model_copy(update={"axes": axes, "training": training})
+
+
 def _number(word: str) -> int | float | str:
     for kind in (int, float):
         try:

@@ -13,9 +13,20 @@ from typing import Annotated, Any, TypeVar
 import tyro
 from pydantic import ValidationError
 
-from experiments.arm_options import options_of_arms, taken_options, with_options_of_arms
+from experiments.arm_options import (
+    options_of_arms,
+    taken_options,
+    with_options_of_arms,
+    with_settings_of_arms,
+)
 from experiments.command import default_home, parse_options
-from search.asked.experiment import Experiment, describe_errors, find_experiment, load_experiment
+from search.asked.experiment import (
+    Experiment,
+    describe_errors,
+    find_experiment,
+    load_experiment,
+    name_in,
+)
 from spaces.errors import RequestError
 
 
@@ -62,7 +73,7 @@ def parse_experiment_options(
             wrong = error
             continue
         if parsed.experiment == reference and parsed.settings is not None:
-            return parsed, _capped(parsed, parsed.settings)
+            return parsed, _capped(parsed, with_settings_of_arms(parsed.settings, base))
         find_experiment(parsed.experiment)  # says so where it names none
     assert wrong is not None, "what is asked for is among the references"
     raise RequestError(describe_errors(wrong, where="the command line"))
@@ -101,9 +112,12 @@ def _example() -> Experiment:
 
 
 def sweep_name(reference: str) -> str:
-    """The sweep that a reference means: the name in its TOML file, or the word itself."""
+    """The sweep that a reference means: the name in its TOML file, or the word itself.
+
+    Nothing else of the file is read: an arm of it may not be known here.
+    """
     try:
-        return load_experiment(reference).name
+        return name_in(find_experiment(reference))
     except RequestError:
         if Path(reference).suffix == ".toml":
             raise

@@ -8,7 +8,7 @@ preset in one place, ``step_scale_init``, because the paper's start decides shor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -144,10 +144,19 @@ class Architecture(CommonFields):
 
 
 @dataclass(frozen=True)
-class UnknownFields:
+class UnknownFields(Mapping[str, Any]):
     """What a stored architecture says of an arm that cannot be imported here."""
 
-    values: tuple[tuple[str, Any], ...]
+    items_in_order: tuple[tuple[str, Any], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.items_in_order)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.items_in_order))
+
+    def __len__(self) -> int:
+        return len(self.items_in_order)
 
 
 def own_fields(arm: Any, values: Any) -> Any:

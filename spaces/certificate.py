@@ -176,9 +176,23 @@ def certify(architecture: Architecture) -> FlopCertificate:
     """Count one sequence of an architecture in three ways and its parameters in two, on ``meta``.
 
     Takes seconds for billions of parameters, and no memory for them. Raises
-    `UnknownOperatorError` for an operator on no list and `CounterDisagreementError` where two
-    numbers that must be equal are not.
+    `UnknownOperatorError` for an operator on no list, `CounterDisagreementError` where two numbers
+    that must be equal are not, and `RequestError` where an arm of one's own cannot run.
     """
+    try:
+        return _certificate(architecture)
+    except RequestError:
+        raise
+    except Exception as error:
+        if architecture.arm_source is None:
+            raise
+        raise RequestError(
+            f"the {architecture.arm} arm cannot run: {type(error).__name__}: {error} "
+            f"({architecture}); correct its body or its objective"
+        ) from error
+
+
+def _certificate(architecture: Architecture) -> FlopCertificate:
     started = time.perf_counter()
     with torch.device("meta"):
         model = LanguageModel(architecture).eval()

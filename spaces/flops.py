@@ -152,8 +152,8 @@ def shape_of_arrays(**sizes: Any) -> SimpleNamespace:
 
 
 def is_count(size: Any) -> bool:
-    """Whether a value is a number, or numbers, and no choice."""
-    return not isinstance(size, bool | str)
+    """Whether a value is a whole number, or an array, and no choice."""
+    return isinstance(size, int | np.integer | np.ndarray) and not isinstance(size, bool)
 
 
 def as_int64(values: Any) -> NDArray[np.int64]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.laws.law import FloatArray
 from analysis.points.checked_points import Exclusion, Points, groups_of_equal
+from analysis.points.column_names import with_sweep_names
 from spaces.errors import RequestError
 
 ROLES = (
@@ -85,6 +86,7 @@ def points_from(
     every row with an entry that no fit can use (NaN, null, text, infinite, zero or negative).
     """
     frame = read_frame(table) if isinstance(table, Path) else table
+    roles = with_sweep_names(frame.columns, roles)
     source = str(table) if isinstance(table, Path) else "a data frame"
     numbered = frame.with_row_index("__row__", offset=1)
     numbered, excluded = _keep_rows(numbered, keep)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -91,6 +91,20 @@ def load_experiment(reference: str) -> Experiment:
     Relative paths of text and tokenizer are looked up beside the TOML file.
     """
     path = find_experiment(reference)
+    try:
+        experiment = Experiment.model_validate(fields_in(path))
+    except ValidationError as error:
+        raise RequestError(describe_errors(error, where=str(path))) from None
+    return experiment.model_copy(update={"text": experiment.text.beside(path.parent)})
+
+
+def name_in(path: Path) -> str:
+    """The name of the experiment in a file, whatever else is in it."""
+    return str(fields_in(path)["name"])
+
+
+def fields_in(path: Path) -> dict[str, Any]:
+    """The fields of an experiment's file, not validated. Raises `RequestError`."""
     size = path.stat().st_size
     if size > LARGEST_FILE_BYTES:
         raise RequestError(
@@ -102,11 +116,7 @@ def load_experiment(reference: str) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not valid TOML: {error}") from None
     fields.setdefault("name", path.stem)
-    try:
-        experiment = Experiment.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(describe_errors(error, where=str(path))) from None
-    return experiment.model_copy(update={"text": experiment.text.beside(path.parent)})
+    return fields
 
 
 def find_experiment(reference: str) -> Path:

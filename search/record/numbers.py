@@ -51,6 +51,7 @@ def configuration_numbers(proposal: Proposal) -> dict[str, int | float]:
         "tokens": config.tokens,
         "steps": config.num_steps,
         "num_layers": a.num_layers,
+        "num_loops": a.num_loops,
         "effective_depth": a.effective_depth,
         "d_model": a.d_model,
         **find_arm(a.arm).numbers(a),
@@ -63,6 +64,7 @@ def configuration_numbers(proposal: Proposal) -> dict[str, int | float]:
     numbers |= {"parameters": total, "active_parameters": count_active_parameters(a)}
     numbers |= {"tokens_per_parameter": config.tokens / total}
     numbers |= {f"parameters_{part}": number for part, number in parts.items()}
+    numbers |= {"parameters_non_embedding": total - parts["embedding"] - parts["head"]}
     return {name: value for name, value in numbers.items() if value is not None}
 
 

@@ -112,10 +112,9 @@ class DualPathArm(Arm):
         return depth
 
     def numbers(self, architecture: Architecture) -> dict[str, float | None]:
-        """Loops, sizes and starts."""
+        """Sizes and starts."""
         a = architecture
         return {
-            "num_loops": a.num_loops,
             "deep_ffn": a.deep_ffn,
             "wide_ffn": a.wide_ffn,
             "deep_multiplier": a.deep_multiplier,
