@@ -64,7 +64,7 @@ def train(engine: Any, count: int = 50) -> list[float]:
 
 def distance(one: Tensor, other: Tensor) -> float:
     """Of two tensors, as a share of the second one's norm."""
-    return float((one - other).norm() / other.norm())
+    return ((one - other).norm() / other.norm()).item()
 
 
 def test_rate_schedule_and_decay_are_not_captured() -> None:
