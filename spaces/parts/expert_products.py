@@ -16,6 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+ROWS_ALIGNED = 8
+"""Rows of bfloat16 that a grouped sum over rows begins at multiples of: 16 bytes."""
+
 EXPERT_PRODUCTS = ("expert_product", "expert_outer")
 """Names of the operators."""
 
@@ -36,7 +39,8 @@ def expert_product(rows_MI: Tensor, weights_EIO: Tensor, ends_E: Tensor) -> Tens
 def expert_outer(rows_MI: Tensor, rows_MO: Tensor, ends_E: Tensor) -> Tensor:
     """The sum over each expert's rows of their outer products, E x I x O."""
     if _has_grouped_products(rows_MI):
-        return torch._grouped_mm(rows_MI.T.contiguous(), rows_MO, offs=ends_E)
+        (left, right), ends_E = _aligned([rows_MI, rows_MO], ends_E)
+        return torch._grouped_mm(left.T.contiguous(), right, offs=ends_E)
     if rows_MI.is_cuda:
         sums = rows_MI.new_zeros(len(ends_E), rows_MI.shape[1], rows_MO.shape[1])
         outer = torch.bmm(rows_MI.unsqueeze(2), rows_MO.unsqueeze(1))
@@ -59,6 +63,20 @@ def _pieces(rows: Tensor, ends_E: Tensor) -> Sequence[Tensor]:
     """The rows of each expert, on a CPU."""
     ends = ends_E.tolist()
     return torch.split(rows, [end - start for start, end in zip([0, *ends], ends, strict=False)])
+
+
+def _aligned(rows: Sequence[Tensor], ends_E: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The rows with zeros between experts, so that each begins where a sum may; their ends."""
+    num_rows, num_experts = len(rows[0]), len(ends_E)
+    starts_E = torch.cat((ends_E.new_zeros(1), ends_E[:-1]))
+    counts_E = (ends_E - starts_E + ROWS_ALIGNED - 1) // ROWS_ALIGNED * ROWS_ALIGNED
+    aligned_E = torch.cumsum(counts_E, dim=0, dtype=torch.int32)
+    shift_E = aligned_E - counts_E - starts_E
+    place_M = torch.arange(num_rows, device=ends_E.device)
+    place_M = place_M + shift_E[_expert_of_rows(ends_E, num_rows)]
+    size = num_rows + ROWS_ALIGNED * num_experts
+    padded = [each.new_zeros(size, each.shape[1]).index_copy_(0, place_M, each) for each in rows]
+    return padded, aligned_E
 
 
 def _expert_of_rows(ends_E: Tensor, num_rows: int) -> Tensor:
