@@ -103,7 +103,10 @@ def _with_interval(
     one: Quantity, many: Quantity, judged: Judged, certificate: Certificate
 ) -> Derived:
     value = float(one.values[0])
-    given = np.isfinite(value) and not certificate.refuses(*one.needs)
+    placed = one.at_flops is not None or one.at_loss is not None
+    given = np.isfinite(value) and not certificate.refuses(
+        *one.needs, *((one.name,) if placed else ())
+    )
     interval = (
         judged.replicates.interval(value, np.asarray(many.values), positive=one.positive)
         if given

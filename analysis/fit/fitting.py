@@ -22,6 +22,7 @@ from analysis.judge.fit_checks import (
 from analysis.judge.frontier_shape import collapse
 from analysis.judge.identifiability import Identifiability, identifiability
 from analysis.judge.lack_of_fit import Noise, noise_of
+from analysis.judge.table_checks import require_positive, table_reasons
 from analysis.laws.law import Law
 from analysis.laws.registry import law_named
 from analysis.objective.estimators import Estimator, EstimatorName
@@ -57,15 +58,17 @@ def fit(
     """
     law = law_named(law) if isinstance(law, str) else law
     estimator = Estimator(name=estimator) if isinstance(estimator, str) else estimator
+    require_positive("--at-flops", at_flops)
+    require_positive("--target-loss", at_losses)
     began = time.perf_counter()
     points = as_points(table, law, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     kind_for(points, resample_kind)
-    refusals = data_reasons(points, law)
-    if any(reason.status == "refused" for reason in refusals):
-        return refused_fit(law, estimator, points, refusals, time.perf_counter() - began)
+    reasons = table_reasons(points, law) + data_reasons(points, law)
+    if any(reason.status == "refused" and not reason.parameters for reason in reasons):
+        return refused_fit(law, estimator, points, reasons, time.perf_counter() - began)
     solution = solve(points, law, estimator, num_starts=num_starts, max_iterations=max_iterations)
     at_flops = tuple(at_flops) or default_flops(points)
-    judged = _judge(solution, refusals, kind=resample_kind, num=num_resamples, seed=seed)
+    judged = _judge(solution, reasons, kind=resample_kind, num=num_resamples, seed=seed)
     return assemble(judged, at_flops, at_losses, began)
 
 

@@ -129,7 +129,7 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
 
 def run_sweep(options: FitOptions) -> int:
     """Fit every arm of a sweep, draw, log both to its run in MLflow, and print."""
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
     from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
@@ -179,7 +179,7 @@ def fit_table(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str
 
 def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
     from analysis.isoflop.isoflop_fit import fit_isoflop
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import isoflop_text
 
     fitted = fit_isoflop(
@@ -211,7 +211,7 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
 def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
     from analysis.fit.fitting import fit
     from analysis.objective.estimators import Estimator
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import fit_text
     from analysis.report.further_findings import extras_of
 
@@ -247,7 +247,7 @@ def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str])
     """The law that was asked for; the power law over the column that the table has."""
     from analysis.laws.registry import law_named
     from analysis.laws.standard_laws import POWER_VARIABLES, power_law
-    from analysis.points.table_reading import read_frame
+    from analysis.points.table_files import read_frame
 
     name = options.law or "chinchilla"
     if name != "power":
