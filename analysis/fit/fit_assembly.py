@@ -77,6 +77,7 @@ def assemble(
         noise=judged.noise,
         derived=_derive(judged, certificate, at_flops, at_losses),
         certificate=certificate,
+        fixed=dict(asked.surface.fixed),
         seconds=time.perf_counter() - began,
     )
 

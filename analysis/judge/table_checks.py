@@ -62,9 +62,6 @@ LARGEST_LOSS = 12.5
 RISES = 0.5
 """Rank correlation with N D from which values rise; losses of real tables lie under -0.5."""
 
-NOISE_FREE = 1e-5
-"""Residuals, relative to the loss, below anything that training repeats."""
-
 
 def require_positive(option: str, values: Sequence[float]) -> None:
     """Raises `RequestError` that names the option whose values are not positive and finite."""

@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis.laws.law import FloatArray
 from analysis.objective.estimators import Estimator
+from analysis.objective.progress import report
 from analysis.objective.surface import Quadratic, Surface, local_quadratic
 
 GRADIENT_TOLERANCE = 1e-6
@@ -23,6 +24,10 @@ GRADIENT_TOLERANCE = 1e-6
 
 ROUNDING = 1e-10
 """Residuals below this count as exact: gradients of smaller ones drown in rounding."""
+
+EXACT = 1e-6
+"""Residuals below this are a table's own rounding: the objective is then so small that its digits
+end before a gradient relative to it could fall under the tolerance."""
 
 LONG_STEP = 1.0
 """Longest step of any inner coordinate in a search for the optimum."""
@@ -42,6 +47,12 @@ STEPS_PER_DELTA = 30
 
 CHUNK_ELEMENTS = 40_000
 """Rows times vectors per chunk: the working arrays stay in a core's cache."""
+
+LONG_TABLE = 2000
+"""Rows from which a chunk's arrays exceed what glibc keeps by itself."""
+
+LARGEST_KEPT = 31 << 20
+"""Bytes, just under the largest block that glibc's threshold follows (mallopt(3))."""
 
 SMALLEST_CURVATURE = 1e-12
 """Relative curvature below which a direction counts as flat."""
@@ -109,8 +120,11 @@ def minimise(
     """Minimise R problems from R starts (R, P), chunk by chunk."""
     per_chunk = max(1, CHUNK_ELEMENTS // batch.losses.shape[-1])
     pieces = []
+    if batch.losses.shape[-1] > LONG_TABLE:
+        _keep_freed_memory()
     with np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, len(start), per_chunk):
+            report("refits", first, len(start))
             rows = slice(first, first + per_chunk)
             data = batch.rows(rows)
             pieces.append(
@@ -122,6 +136,15 @@ def minimise(
         scaled_gradient=np.concatenate([piece.scaled_gradient for piece in pieces]),
         moved=np.concatenate([piece.moved for piece in pieces]),
     )
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed blocks, as it does once one of this size was freed.
+
+    Otherwise every array of a long table goes back to the kernel and comes again page by page,
+    which takes longer than the arithmetic.
+    """
+    np.empty(LARGEST_KEPT, dtype=np.uint8)
 
 
 def _minimise_chunk(
@@ -146,7 +169,7 @@ def _minimise_chunk(
     return Optima(
         inner=inner,
         objective=quadratic.value,
-        scaled_gradient=scaled_gradient(surface, inner, quadratic, batch),
+        scaled_gradient=scaled_gradient(surface, inner, quadratic, batch, estimator),
         moved=np.abs(inner - start).max(-1),
     )
 
@@ -235,6 +258,13 @@ def _objective_scale(quadratic: Quadratic, batch: Batch) -> FloatArray:
     return np.asarray(np.sqrt(2.0 * quadratic.value + weight * ROUNDING**2))
 
 
+def _exact_scale(batch: Batch, estimator: Estimator) -> FloatArray:
+    """Root of twice the objective of rows that all miss by `EXACT`, (R,) or ()."""
+    residuals = EXACT / batch.scale * np.ones_like(batch.losses)
+    value = estimator.rounded(residuals, estimator.turning_point)[0]
+    return np.asarray(np.sqrt(2.0 * (batch.weights * value).sum(-1)))
+
+
 def _decrement(along: FloatArray, values: FloatArray) -> FloatArray:
     stiffness = np.maximum(np.abs(values), SMALLEST_CURVATURE)
     return np.asarray(np.sqrt((along**2 / stiffness).sum(-1)))
@@ -251,8 +281,9 @@ def newton_step(
 
 
 def scaled_gradient(
-    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch
+    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch, estimator: Estimator
 ) -> FloatArray:
     """The convergence measure of R vectors, (R,)."""
     _, along, values, _ = _scaled_model(surface, inner, quadratic)
-    return np.asarray(_decrement(along, values) / _objective_scale(quadratic, batch))
+    scale = np.hypot(_objective_scale(quadratic, batch), _exact_scale(batch, estimator))
+    return np.asarray(_decrement(along, values) / scale)

@@ -105,7 +105,6 @@ def _require_one_column(table: RawTable, role: str, name: str, *, named: bool) -
     others = [other for other in table.frame.columns if renamed.fullmatch(other)]
     if others and not named:
         listed = ", ".join(map(repr, others))
-        listed = ", ".join(map(repr, others))
         raise RequestError(
             f"a column's name must be its own, but {table.source} has {listed} "
             f"beside {name!r}, as programs rename a second column {name!r}; say which holds the "

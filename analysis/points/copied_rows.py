@@ -40,12 +40,7 @@ def first_of_copies(
     same_inputs = _groups(list(values.values()))
     same = _groups([same_inputs, losses])
     if _few_digits(losses) and len(np.unique(same)) > len(np.unique(same_inputs)):
-        labels = [
-            name
-            for name in others.columns
-            if name not in values and RUN_LABELS.fullmatch(name.lower())
-        ]
-        same = _groups([same, *(_codes(others[name]) for name in labels)])
+        same = _groups([same, *(_codes(others[name]) for name in _run_labels(others))])
     _, first, place = np.unique(same, return_index=True, return_inverse=True)
     return np.asarray(first[place.ravel()], dtype=np.int64)
 

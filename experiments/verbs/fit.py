@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+import time
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,13 @@ Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
 
 
+SECONDS_BETWEEN_LINES = 2.0
+"""Often enough to be seen at work, too seldom to fill a log."""
+
+TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.(gz|bz2|xz))?$")
+"""Names, in lower case, that no sweep has."""
+
+
 def default_reference() -> Path:
     """``shared/reference`` beside this checkout."""
     return Path(__file__).resolve().parents[2].parent / "shared" / "reference"
@@ -31,9 +40,10 @@ class FitOptions:
     """Fit scaling laws to a sweep or to any table; a statistical refusal is a result."""
 
     experiment: tyro.conf.Positional[str | None] = None
-    """Name or TOML path of a sweep of the home; left out with --table or --gauntlet."""
+    """Name or TOML path of a sweep of the home, or a table's path as with --table; left out with
+    --table or --gauntlet."""
     table: Path | None = None
-    """A .csv or .parquet file to fit instead of a sweep."""
+    """A .csv, .tsv, .jsonl or .parquet file to fit instead of a sweep (docs/inputs.md)."""
     law: str | None = None
     """power, chinchilla, isoflop, loop-power, loop-bounded, loop-linear, compute-capacity;
     left out: chinchilla for a table, every arm's surface and curves for a sweep."""
@@ -48,6 +58,8 @@ class FitOptions:
     """6nd: tokens = flops / (6 params)."""
     keep: Words = ()
     """SQL condition on columns, repeatable; rows that break it are left out and listed."""
+    fix: Words = ()
+    """NAME=VALUE, repeatable: hold E, an exponent or a shape parameter there; for example E=0."""
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
@@ -86,12 +98,45 @@ class FitOptions:
 
 def run(argv: list[str]) -> int:
     """Fit and print; 0 for a refusal too, 1 where the gauntlet differs from what is published."""
-    options = parse_options(FitOptions, argv, verb="fit")
+    options = _with_table(parse_options(FitOptions, argv, verb="fit"))
     asked = sum([options.experiment is not None, options.table is not None, options.gauntlet])
     if asked != 1:
         raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
     if options.bootstrap < 2:
         raise RequestError(f"--bootstrap takes at least 2 resamples, got {options.bootstrap}")
+    if options.fix and (options.law == "isoflop" or (options.law is None and not options.table)):
+        raise RequestError("--fix holds a parameter of one surface; name it with --law")
+    from analysis.objective.progress import listening
+
+    with listening(ProgressLine()):
+        return _run(options)
+
+
+def _with_table(options: FitOptions) -> FitOptions:
+    """The options, a table's path among them where EXPERIMENT is one."""
+    name = options.experiment
+    if name is None or options.table is not None or name.lower().endswith(".toml"):
+        return options
+    if TABLE_NAME.search(name.lower()):
+        return replace(options, experiment=None, table=Path(name))
+    return options
+
+
+class ProgressLine:
+    """Says on standard error how far a computation is, once it takes long."""
+
+    def __init__(self) -> None:
+        self._began = self._said = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """One line at most every `SECONDS_BETWEEN_LINES`, and none of short computations."""
+        now = time.monotonic()
+        if now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            talk(f"fit: {done} of {total} {what}, {now - self._began:.0f} s")
+
+
+def _run(options: FitOptions) -> int:
     if options.gauntlet:
         return run_gauntlet(options)
     if options.experiment is not None and options.law is None:
@@ -210,6 +255,7 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
 
 def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
     from analysis.fit.fitting import fit
+    from analysis.judge.held_parameters import parse_fixed
     from analysis.objective.estimators import Estimator
     from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import fit_text
@@ -228,6 +274,7 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
         seed=options.seed,
         at_flops=options.at_flops,
         at_losses=options.target_loss,
+        fixed=parse_fixed(options.fix),
     )
     extras = extras_of(
         fitted,
