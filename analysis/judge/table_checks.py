@@ -141,10 +141,10 @@ def _apart_reason(found: FlopsAgreement) -> Reason:
 
 def guessed_units(points: Points, found: FlopsAgreement) -> list[str]:
     """Units that would explain the ratio, in words, the simplest first; at most three."""
-    if max(found.per_token, 1 / found.per_token) < MATCH:
-        return ["FLOPs per token (6 N)"]
-    if max(3 * found.per_token, 1 / (3 * found.per_token)) < MATCH:
-        return ["FLOPs per token of the forward pass (2 N)"]
+    if found.high > SPREAD * found.low:  # nothing but a column that is missing varies so
+        for count, what in ((1.0, "(6 N)"), (1 / 3, "of the forward pass (2 N)")):
+            if abs(np.log(found.per_token / count)) < np.log(MATCH):
+                return [f"FLOPs per token {what}"]
     guesses = []
     for (flops, unit), (count, counted), (params, of_n), (tokens, of_d) in product(
         FLOP_UNITS, COUNTS, PARAM_UNITS, TOKEN_UNITS
@@ -152,7 +152,7 @@ def guessed_units(points: Points, found: FlopsAgreement) -> list[str]:
         off = abs(np.log(found.ratio / (flops * count * params * tokens)))
         if off > np.log(MATCH) or not _plausible(points, params, tokens):
             continue
-        sizes = [f"{what} in {of}" for what, of in (("params", of_n), ("tokens", of_d)) if of]
+        sizes = [f"{role} in {of}" for role, of in (("params", of_n), ("tokens", of_d)) if of]
         words = [word for word in (unit, counted, *sizes) if word]
         if words:
             guesses.append((len(words) + (1 if counted and len(words) > 1 else 0), off, words))

@@ -13,6 +13,9 @@ from analysis.laws.law import FloatArray
 OTHER_UNIT = 10.0
 """A row whose ratio is ten times off the median's has another unit or a slip in a column."""
 
+SAME_UNIT = 4.0
+"""Ratios of rows that share their units and their way of counting span less than this factor."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class FlopsAgreement:
@@ -27,7 +30,7 @@ class FlopsAgreement:
     num_rows: int
     """Rows that have all three."""
     apart: tuple[int, ...]
-    """Numbers of the rows more than ten times away from the median."""
+    """Numbers of the rows more than ten times away from the median, where all others agree."""
     per_token: float
     """Median of FLOPs over 6 N."""
 
@@ -47,6 +50,9 @@ def flops_agreement(
         return None
     middle = float(np.median(ratio[known]))
     far = known & (np.abs(np.log(np.where(known, ratio, 1.0) / middle)) > np.log(OTHER_UNIT))
+    near = ratio[known & ~far]
+    if len(near) <= far.sum() or near.max() > SAME_UNIT * near.min():
+        far &= False
     low, high = np.quantile(ratio[known], [0.05, 0.95])
     return FlopsAgreement(
         ratio=middle,

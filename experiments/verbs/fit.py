@@ -104,8 +104,7 @@ def run(argv: list[str]) -> int:
         raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
     if options.bootstrap < 2:
         raise RequestError(f"--bootstrap takes at least 2 resamples, got {options.bootstrap}")
-    if options.fix and (options.law == "isoflop" or (options.law is None and not options.table)):
-        raise RequestError("--fix holds a parameter of one surface; name it with --law")
+    _require_read(options)
     from analysis.objective.progress import listening
 
     with listening(ProgressLine()):
@@ -120,6 +119,28 @@ def _with_table(options: FitOptions) -> FitOptions:
     if TABLE_NAME.search(name.lower()):
         return replace(options, experiment=None, table=Path(name))
     return options
+
+
+def _require_read(options: FitOptions) -> None:
+    """Raises `RequestError` for an option that what is asked for would not read."""
+    whole_sweep = options.experiment is not None and options.law is None
+    surface = not whole_sweep and not options.gauntlet and options.law != "isoflop"
+    unread = {
+        "--over": options.over is not None and options.law != "power",
+        "--fix": bool(options.fix) and not surface,
+        "--target-loss": bool(options.target_loss) and not surface,
+        "--profile": bool(options.profile) and not surface,
+        "--sensitivity": options.sensitivity and not surface,
+        "--keep": bool(options.keep) and whole_sweep,
+        "--at-flops": bool(options.at_flops) and whole_sweep,
+        "--tokens-from-flops": options.tokens_from_flops is not None and whole_sweep,
+    }
+    given = [name for name, is_unread in unread.items() if is_unread]
+    if given:
+        raise RequestError(
+            f"{' and '.join(given)} would not be read here; --over is for --law power, the others "
+            "for one law on one table: name it with --law, for example --law chinchilla"
+        )
 
 
 class ProgressLine:
