@@ -59,6 +59,9 @@ UNIT_DEPENDENT = ("n_star", "d_star", "tokens_per_param", "loss", "flops", "para
 LARGEST_LOSS = 12.5
 """Nats: the loss of guessing among 268,000 tokens."""
 
+TOKENS_DERIVED = "tokens = flops / (6 params)"
+"""The convention of tokens that are not a column of the table."""
+
 RISES = 0.5
 """Rank correlation with N D from which values rise; losses of real tables lie under -0.5."""
 
@@ -185,6 +188,8 @@ def _implausible(points: Points) -> list[Reason]:
             continue
         fits = [word for scale, word in units if word and values.min() * scale >= low]
         guess = f"probably {role} in {fits[0]}" if fits else "another unit"
+        if role == "tokens" and TOKENS_DERIVED in points.conventions:
+            guess = "they follow from FLOPs, which have another unit, such as PF-days (8.64e19)"
         reasons.append(
             Reason(
                 code="implausible-sizes",

@@ -86,12 +86,19 @@ def columns_by_role(table: RawTable, roles: Mapping[str, str], wanted: set[str])
     }
     for role, name in (needed | optional).items():
         _require_one_column(table, role, name, named=role in roles)
-    notes = tuple(
+    notes = [
         f"the column {role!r} is not used; --column {role}={role} lets it weight the rows"
         for role in ONLY_ASKED
         if role in there and role not in roles
-    )
-    return RoleColumns(needed=needed, optional=optional, notes=notes)
+    ]
+    notes += [
+        f"the column {other!r} is not used, {role!r} is; --column {role}={other} takes the other"
+        for role in {**needed, **optional}
+        if role not in roles
+        for other in table.frame.columns
+        if other != role and other.lower() == role
+    ]
+    return RoleColumns(needed=needed, optional=optional, notes=tuple(notes))
 
 
 def _require_one_column(table: RawTable, role: str, name: str, *, named: bool) -> None:

@@ -23,6 +23,9 @@ MAY_BE_ZERO = frozenset({"params_once", "params_deep", "params_wide"})
 WORDS_COUNTED = 3
 """Bad entries of at most so many kinds are counted by kind."""
 
+SMALLEST, LARGEST = 1e-60, 1e60
+"""Sizes, FLOPs and losses lie within; anything beyond is a slip and overflows when squared."""
+
 ROWS_NAMED = 12
 """Bad entries that a message lists before it counts the rest."""
 
@@ -63,7 +66,8 @@ def values_of(frame: pl.DataFrame, columns: RoleColumns, source: str) -> ColumnV
 
     An optional column with such an entry is left unused, and said to be.
     """
-    named = {**columns.needed, **columns.optional}
+    optional = {r: n for r, n in columns.optional.items() if _may_be_read(r, frame[n].dtype)}
+    named = {**columns.needed, **optional}
     read, notes = read_numbers(frame, {r: n for r, n in named.items() if r != "budget"}, source)
     bad = {role: ~_usable(role, values) for role, values in read.items()}
     labels = None
@@ -71,8 +75,12 @@ def values_of(frame: pl.DataFrame, columns: RoleColumns, source: str) -> ColumnV
         labels, bad["budget"], numbers = budget_labels(frame, named["budget"], source)
         read = {**read, "budget": numbers}
     _require_all_usable(frame, columns.needed, bad, source)
-    unused = []
-    for role, name in columns.optional.items():
+    unused = [
+        f"{_called(role, name)} is not used: it holds {_type_words(frame[name].dtype)}"
+        for role, name in columns.optional.items()
+        if role not in optional
+    ]
+    for role, name in optional.items():
         if bad[role].any():
             unused.append(_unused(role, name, frame[ROW].to_numpy()[bad[role]], frame.height))
             read = {known: values for known, values in read.items() if known != role}
@@ -95,9 +103,9 @@ def read_numbers(
     numbers: dict[str, FloatArray] = {}
     for name in dict.fromkeys(columns.values()):
         column = frame[name]
-        if column.dtype in (pl.Categorical, pl.Enum, pl.String):
+        if _is_text(column.dtype):
             texts[name] = column.cast(pl.String)
-        elif column.dtype.is_numeric() or column.dtype == pl.Null:
+        elif _may_be_read(name, column.dtype):
             cast = column.cast(pl.Float64, strict=False).fill_null(np.nan)
             numbers[name] = np.asarray(cast.to_numpy(), dtype=np.float64)
         else:
@@ -109,6 +117,17 @@ def read_numbers(
     read, notes = numbers_of(texts)
     numbers |= read
     return {role: numbers[name] for role, name in columns.items()}, notes
+
+
+def _is_text(dtype: pl.DataType) -> bool:
+    return dtype in (pl.Categorical, pl.Enum, pl.String)
+
+
+def _may_be_read(role: str, dtype: pl.DataType) -> bool:
+    """Whether a column of that type can play the role: numbers, or labels of a budget."""
+    if role == "budget":
+        return not (dtype.is_nested() or dtype in (pl.Object, pl.Binary))
+    return _is_text(dtype) or dtype.is_numeric() or dtype == pl.Null
 
 
 def _type_words(dtype: pl.DataType) -> str:
@@ -125,7 +144,7 @@ def budget_labels(
     Numbers are grouped by value, anything else by its text: any label names a group.
     """
     column = frame[name]
-    if column.dtype.is_nested() or column.dtype in (pl.Object, pl.Binary):
+    if not _may_be_read("budget", column.dtype):
         raise RequestError(
             f"a budget is a number or a label, but {name!r} of {source} holds "
             f"{_type_words(column.dtype)}; name another column with --column budget=COLUMN"
@@ -133,7 +152,7 @@ def budget_labels(
     texts = column.cast(pl.String, strict=False).str.strip_chars()
     missing = (texts.is_null() | texts.str.to_lowercase().is_in(list(MISSING))).fill_null(True)
     numbers = np.full(frame.height, np.nan)
-    if column.dtype.is_numeric() or column.dtype in (pl.String, pl.Categorical, pl.Enum):
+    if _may_be_read("a size", column.dtype):
         try:
             numbers = read_numbers(frame, {"budget": name}, source)[0]["budget"]
         except RequestError:  # labels such as 1,5 are labels
@@ -145,8 +164,9 @@ def budget_labels(
 
 def _usable(role: str, values: FloatArray) -> NDArray[np.bool_]:
     """Which entries (n,) a fit can use in that role."""
-    low = values >= 0 if role in MAY_BE_ZERO else values > 0
-    good = np.isfinite(values) & low
+    good = (values >= SMALLEST) & (values <= LARGEST)
+    if role in MAY_BE_ZERO:
+        good |= values == 0
     if role == "num_loops":
         good &= values >= 1
     return np.asarray(good)

@@ -47,6 +47,8 @@ FALSE = frozenset(("false", "0", "0.0", "no", "n"))
 
 def numbered(frame: pl.DataFrame) -> pl.DataFrame:
     """The frame with row numbers, the first row of data being 1."""
+    if ROW in frame.columns:
+        raise RequestError(f"no column may be called {ROW!r}; rename it")
     return frame.with_row_index(ROW, offset=1)
 
 
@@ -132,7 +134,7 @@ def _meeting(frame: pl.DataFrame, condition: str) -> pl.Series:
             return _numeric_view(frame, share).filter(pl.sql_expr(condition))[ROW]
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException, ValueError) as error:
             problem = problem or error
-    first = (str(problem).strip().splitlines() or [""])[0]
+    first = (str(problem).strip().splitlines() or [""])[0].replace('"\\0row", ', "")
     raise RequestError(
         f'--keep takes an SQL condition on columns, for example "loss < 5"; '
         f"got {condition!r}: {first}"
@@ -144,35 +146,35 @@ def _numeric_view(frame: pl.DataFrame, share: float) -> pl.DataFrame:
 
     Entries that are no finite number become null there, so that no comparison holds for them.
     """
-    views: list[pl.Series | pl.Expr] = []
+    views: dict[str, pl.Series | pl.Expr] = {}
     for name, column in zip(frame.columns, frame.iter_columns(), strict=True):
         if column.dtype in (pl.Categorical, pl.Enum):
-            column = column.cast(pl.String)
-            views.append(column)
+            views[name] = column = column.cast(pl.String)
         if column.dtype.is_float():
-            views.append(pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name))
+            views[name] = pl.when(pl.col(name).is_finite()).then(pl.col(name)).alias(name)
         if column.dtype != pl.String:
             continue
         flags = column.drop_nulls().str.to_lowercase().unique().to_list()
         if flags and set(flags) <= {"true", "false"}:
-            views.append((column.str.to_lowercase() == "true").alias(name))
+            views[name] = (column.str.to_lowercase() == "true").alias(name)
         elif share <= 1.0:
-            views += _as_numbers(name, column, share)
-    return frame.with_columns(views)
+            views[name] = _as_numbers(name, column, share)
+    return frame.with_columns(views.values())
 
 
-def _as_numbers(name: str, column: pl.Series, share: float) -> list[pl.Series]:
+def _as_numbers(name: str, column: pl.Series, share: float) -> pl.Series:
+    """The column's numbers where more than ``share`` of its entries are some, else the column."""
     try:
         numbers = pl.Series(name, numbers_of({name: column})[0][name], nan_to_null=True)
     except RequestError:  # a column that can be read in two ways stays text
-        return []
+        return column
     finite = numbers.set(numbers.is_infinite().fill_null(False), None)
     count = len(finite) - finite.null_count()
     if count == 0 or count <= share * (len(column) - column.null_count()):
-        return []
+        return column
     whole = finite.drop_nulls()
     is_whole = bool(((whole % 1 == 0) & (whole.abs() < 2**53)).all())
-    return [finite.cast(pl.Int64) if is_whole else finite]
+    return finite.cast(pl.Int64) if is_whole else finite
 
 
 def _drop(

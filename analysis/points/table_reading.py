@@ -138,7 +138,7 @@ def _once_each(rows: _Rows, used: set[str]) -> _Rows:
     differ = differing_columns(first, used, others)
     why = "every column that is used agrees, the loss included, so each run counts once"
     if differ:
-        why += f"; {', '.join(map(repr, differ[:4]))} differ, which does not make them other runs"
+        why += f"; that they differ in {', '.join(map(repr, differ[:4]))} makes them no other runs"
     return _without(rows, copied, "a copy of an earlier row", code="copied-rows", why=why)
 
 
@@ -177,8 +177,9 @@ def _points(
     derive: bool,
 ) -> Points:
     values = dict(rows.values.numbers)
-    conventions, findings = _derived_columns(values, derive=derive), list(rows.findings)
-    conventions += [f"{role} = column {name!r}" for role, name in used.items() if role != name]
+    read = {*values, *(["budget"] if rows.values.labels is not None else [])}
+    conventions = _derived_columns(values, derive=derive)
+    conventions += [f"{r} = column {n!r}" for r, n in used.items() if r != n and r in read]
     if "budget" in values and "flops" in values and values["flops"] is values["budget"]:
         side = {**side, "flops": values["flops"]}
     row_numbers = rows.frame[ROW].to_numpy().astype(np.int64)
@@ -195,7 +196,7 @@ def _points(
         num_table_rows=raw.frame.height,
         excluded=rows.excluded,
         conventions=(*conventions, *raw.notes, *rows.values.notes),
-        findings=tuple(findings),
+        findings=rows.findings,
         agreement=flops_agreement(side, row_numbers),
         source=raw.source,
     )

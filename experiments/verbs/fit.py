@@ -104,6 +104,8 @@ def run(argv: list[str]) -> int:
         raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
     if options.bootstrap < 2:
         raise RequestError(f"--bootstrap takes at least 2 resamples, got {options.bootstrap}")
+    if options.seed < 0:
+        raise RequestError(f"--seed takes a whole number from 0, got {options.seed}")
     _require_read(options)
     from analysis.objective.progress import listening
 
@@ -270,6 +272,8 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
     written = save(
         draw_isoflop([CurvePanel(title=title, curves=fitted.curves)]), folder, "isoflop_curves"
     )
+    if fitted.certificate.refuses("n_star"):
+        return written
     line, losses = frontier_line(title, fitted), loss_frontier(title, fitted.curves)
     return written + save(draw_frontier([line], [losses]), folder, "frontier")
 

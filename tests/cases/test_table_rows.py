@@ -78,7 +78,7 @@ def test_columns_in_which_copies_differ_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = fitted(capsys, frame_variant(_joined())(tmp_path))
-    assert "'task', 'score' differ" in codes(found)["copied-rows"]
+    assert "they differ in 'task', 'score'" in codes(found)["copied-rows"]
 
 
 def _seeds(digits: int) -> pl.DataFrame:
@@ -203,6 +203,41 @@ def test_blanks_in_a_column_that_is_not_read(
         assert_same(found, right)
     text = base().with_columns(pl.lit("n/a").alias("num_loops"), note=pl.lit(None, pl.String))
     assert_same(fitted(capsys, frame_variant(text)(tmp_path)), right)
+
+
+ODD_TYPES: dict[str, pl.Expr] = {
+    "lists": pl.concat_list("params"),
+    "structs": pl.struct("params"),
+    "true": pl.lit(True),
+    "dates": pl.lit("2026-01-01").str.to_date(),
+    "nothing": pl.lit(None),
+    "negative": -pl.col("params"),
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TYPES)
+@pytest.mark.parametrize("role", ["flops", "loss_std", "note"])
+def test_odd_columns_that_are_not_read(
+    kind: str,
+    role: str,
+    right: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    odd = base().with_columns(ODD_TYPES[kind].alias(role))
+    found = fitted(capsys, frame_variant(odd, "t.parquet")(tmp_path))
+    assert_same(found, right, rel=1e-6)
+    told = codes(found).get("column-not-used", "")
+    assert (f"{role} is not used" in told) == (role != "note")
+
+
+def test_a_column_that_differs_in_case_alone_is_told(
+    right: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = frame_variant(base().with_columns(Loss=pl.lit(3.0)))(tmp_path)
+    found = fitted(capsys, table)
+    assert_same(found, right)
+    assert "the column 'Loss' is not used, 'loss' is" in codes(found)["column-not-used"]
 
 
 N_ROW = pl.int_range(pl.len())
@@ -353,6 +388,7 @@ def test_a_parameter_is_held(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         (["--fix", "E=0", "--fix", "E=1"], "one value"),
         (["--fix", "E=0", "--law", "isoflop"], "--fix would not be read here"),
         (["--target-loss", "3", "--law", "isoflop"], "--target-loss would not be read here"),
+        (["--seed=-1"], "--seed takes a whole number from 0"),
         (["--over", "params"], "--over is for --law power"),
         (["--fix", "E=0", "--profile", "E"], "a profile is taken of alpha, beta"),
     ],
