@@ -83,6 +83,8 @@ def table_reasons(points: Points, law: Law) -> list[Reason]:
 
 def unit_reasons(points: Points) -> list[Reason]:
     """FLOPs away from 6 N D, and sizes that no model has."""
+    if points.own_count:
+        return []
     if points.agreement is None:
         return _implausible(points)
     found = points.agreement

@@ -70,6 +70,8 @@ class Points:
     """What was decided about rows and columns without being asked."""
     agreement: FlopsAgreement | None = None
     """The table's FLOPs beside 6 N D; None where one of the three is unknown."""
+    own_count: bool = False
+    """Whether sizes, tokens and FLOPs were counted by this program, so that units are certain."""
     source: str = "a data frame"
     """The file, or what else the rows come from."""
 

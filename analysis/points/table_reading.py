@@ -64,7 +64,7 @@ def points_from(
     A role without an entry in ``roles`` is the column of its own name, where there is one.
     ``tokens_from_flops="6nd"`` sets tokens to flops / (6 params). ``keep`` are SQL conditions; rows
     that break one are left out and listed, as are empty rows, unfinished runs and copies.
-    ``own_count`` says that FLOPs were counted by this program, not taken from elsewhere. Raises
+    ``own_count`` says that this program counted sizes and FLOPs, so that units are certain. Raises
     `RequestError` that names missing columns, or every row with an entry that no fit can use
     (NaN, null, text, infinite, zero or negative).
     """
@@ -82,7 +82,8 @@ def points_from(
     used = {**columns.needed, **columns.optional}
     once = _once_each(_Rows(frame, values, excluded, tuple(findings)), set(used.values()))
     side = {} if own_count or derive else _sizes(once.frame, asked, raw.source)
-    return _points(once, raw, used, side=side, derive=derive)
+    points = _points(once, raw, used, side=side, derive=derive)
+    return replace(points, own_count=own_count)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from analysis.isoflop.isoflop_fit import IsoflopFit
     from analysis.laws.law import Law
+    from analysis.points.checked_points import Points
 
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
@@ -164,8 +166,7 @@ def _run(options: FitOptions) -> int:
         return run_gauntlet(options)
     if options.experiment is not None and options.law is None:
         return run_sweep(options)
-    table = options.table if options.table is not None else _sweep_frame(options)
-    document, text = fit_table(options, table)
+    document, text = fit_table(options, options.table or _sweep_frame(options))
     if options.json:
         print_json(document)
     else:
@@ -250,10 +251,11 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import isoflop_text
 
+    roles = parse_roles(options.column)
     fitted = fit_isoflop(
-        table,
+        _with_own_count(options, table, ("params", "tokens"), roles),
         method=_curve(options),
-        roles=parse_roles(options.column),
+        roles=roles,
         tokens_from_flops=options.tokens_from_flops,
         keep=options.keep,
         at_flops=options.at_flops,
@@ -262,6 +264,24 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     if options.figures is not None:
         document["figures"] = _told(_draw_isoflop(fitted, options.figures))
     return document, isoflop_text(fitted)
+
+
+def _with_own_count(
+    options: FitOptions, table: Path | pl.DataFrame, needed: Sequence[str], roles: dict[str, str]
+) -> Path | Points:
+    """A table as it is; a sweep as points whose units are certain, since we counted them."""
+    from analysis.points.table_reading import points_from
+
+    if isinstance(table, Path):
+        return table
+    return points_from(
+        table,
+        needed,
+        roles=roles,
+        tokens_from_flops=options.tokens_from_flops,
+        keep=options.keep,
+        own_count=True,
+    )
 
 
 def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
@@ -287,9 +307,10 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     from analysis.report.further_findings import extras_of
 
     roles = parse_roles(options.column)
+    law = _law(options, table, roles)
     fitted = fit(
-        _law(options, table, roles),
-        table,
+        law,
+        _with_own_count(options, table, law.roles, roles),
         estimator=Estimator(name=options.estimator, delta=options.delta),  # type: ignore[arg-type]
         roles=roles,
         tokens_from_flops=options.tokens_from_flops,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +112,8 @@ VARIANTS: dict[str, Write] = {
     "numpy's header": text_variant("t.csv", "# " + CSV),
     "comments above": text_variant("t.csv", "# runs of may\n# v2\n" + CSV),
     "gzip": text_variant("t.csv.gz", gzip.compress(CSV.encode())),
+    "bzip2": text_variant("t.csv.bz2", bz2.compress(CSV.encode())),
+    "xz": text_variant("t.tsv.xz", lzma.compress(CSV.replace(",", "\t").encode())),
     "gzip in a plain name": text_variant("t.csv", gzip.compress(CSV.encode())),
     "quotes": text_variant(
         "t.csv", "".join('"' + line.replace(",", '","') + '"\n' for line in LINES)
