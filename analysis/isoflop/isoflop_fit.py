@@ -186,25 +186,17 @@ def fit_isoflop(
     at_flops = tuple(at_flops) or default_flops(points)
     if surface is None and with_surface:
         surface = fit("chinchilla", points, at_flops=at_flops)
-    others: dict[str, float | None] = {}
-    for other in ("parabola", "cubic", "akima"):
-        if other != method:
-            line, _ = _lines(curves_of(points, other))
-            others[other] = None if line is None else line.exponent
-    reasons = table_reasons(points, law_named("chinchilla"))
+    reasons = [_of_curves(reason) for reason in table_reasons(points, law_named("chinchilla"))]
     withheld = [reason for reason in reasons if reason.status == "refused"]
-    reasons = [_of_curves(reason) for reason in reasons]
     reasons += curve_reasons(curves, size_line, token_line)
-    if withheld:
-        curves = tuple(_withheld(curve, withheld) for curve in curves)
     reasons += surface_reasons(size_line, surface, at_flops)
     return IsoflopFit(
         points=points,
         method=method,
-        curves=curves,
+        curves=tuple(_withheld(curve, withheld) for curve in curves) if withheld else curves,
         size_line=size_line,
         token_line=token_line,
-        other_exponents=others,
+        other_exponents=_other_exponents(points, method),
         surface=surface,
         certificate=Certificate(
             reasons=tuple(reasons),
@@ -218,6 +210,13 @@ def fit_isoflop(
         at_flops=at_flops,
         seconds=time.perf_counter() - began,
     )
+
+
+def _other_exponents(points: Points, method: CurveMethod) -> dict[str, float | None]:
+    """The exponent a by the other curve forms."""
+    forms: tuple[CurveMethod, ...] = ("parabola", "cubic", "akima")
+    lines = {form: _lines(curves_of(points, form))[0] for form in forms if form != method}
+    return {form: None if line is None else line.exponent for form, line in lines.items()}
 
 
 def _withheld(curve: IsoflopCurve, reasons: list[Reason]) -> IsoflopCurve:

@@ -67,16 +67,7 @@ def columns_by_role(table: RawTable, roles: Mapping[str, str], wanted: set[str])
     Raises `RequestError` that names missing columns, or a name that two columns carry.
     """
     there = set(table.frame.columns)
-    missing = [
-        f"{role} (column {roles.get(role, role)!r})"
-        for role in ROLES
-        if (role in wanted or role in roles) and roles.get(role, role) not in there
-    ]
-    if missing:
-        raise RequestError(
-            f"the table has no column for {', '.join(missing)}; it has "
-            f"{', '.join(map(repr, table.frame.columns))}; name one with --column ROLE=COLUMN"
-        )
+    _require_there(table, roles, wanted)
     asked = {"weight", "loss_std", "budget"} & set(roles)
     needed = {role: roles.get(role, role) for role in ROLES if role in wanted | asked}
     optional = {
@@ -86,19 +77,40 @@ def columns_by_role(table: RawTable, roles: Mapping[str, str], wanted: set[str])
     }
     for role, name in (needed | optional).items():
         _require_one_column(table, role, name, named=role in roles)
+    notes = _looks_like_a_role(table, roles, [*needed, *optional])
+    return RoleColumns(needed=needed, optional=optional, notes=notes)
+
+
+def _require_there(table: RawTable, roles: Mapping[str, str], wanted: set[str]) -> None:
+    missing = [
+        f"{role} (column {roles.get(role, role)!r})"
+        for role in ROLES
+        if (role in wanted or role in roles) and roles.get(role, role) not in table.frame.columns
+    ]
+    if missing:
+        raise RequestError(
+            f"the table has no column for {', '.join(missing)}; it has "
+            f"{', '.join(map(repr, table.frame.columns))}; name one with --column ROLE=COLUMN"
+        )
+
+
+def _looks_like_a_role(
+    table: RawTable, roles: Mapping[str, str], used: Sequence[str]
+) -> tuple[str, ...]:
+    """What to say of columns that a reader could take for one of a role."""
+    names = table.frame.columns
     notes = [
         f"the column {role!r} is not used; --column {role}={role} lets it weight the rows"
         for role in ONLY_ASKED
-        if role in there and role not in roles
+        if role in names and role not in roles
     ]
     notes += [
         f"the column {other!r} is not used, {role!r} is; --column {role}={other} takes the other"
-        for role in {**needed, **optional}
-        if role not in roles
-        for other in table.frame.columns
-        if other != role and other.lower() == role
+        for role in used
+        for other in names
+        if role not in roles and other != role and other.lower() == role
     ]
-    return RoleColumns(needed=needed, optional=optional, notes=tuple(notes))
+    return tuple(notes)
 
 
 def _require_one_column(table: RawTable, role: str, name: str, *, named: bool) -> None:

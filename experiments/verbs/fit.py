@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,9 +23,6 @@ if TYPE_CHECKING:
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
 
-
-SECONDS_BETWEEN_LINES = 2.0
-"""Often enough to be seen at work, too seldom to fill a log."""
 
 TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.(gz|bz2|xz))?$")
 """Names, in lower case, that no sweep has."""
@@ -110,8 +106,9 @@ def run(argv: list[str]) -> int:
         raise RequestError(f"--seed takes a whole number from 0, got {options.seed}")
     _require_read(options)
     from analysis.objective.progress import listening
+    from analysis.report.progress_line import ProgressLine
 
-    with listening(ProgressLine()):
+    with listening(ProgressLine(talk)):
         return _run(options)
 
 
@@ -145,20 +142,6 @@ def _require_read(options: FitOptions) -> None:
             f"{' and '.join(given)} would not be read here; --over is for --law power, the others "
             "for one law on one table: name it with --law, for example --law chinchilla"
         )
-
-
-class ProgressLine:
-    """Says on standard error how far a computation is, once it takes long."""
-
-    def __init__(self) -> None:
-        self._began = self._said = time.monotonic()
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """One line at most every `SECONDS_BETWEEN_LINES`, and none of short computations."""
-        now = time.monotonic()
-        if now - self._said >= SECONDS_BETWEEN_LINES:
-            self._said = now
-            talk(f"fit: {done} of {total} {what}, {now - self._began:.0f} s")
 
 
 def _run(options: FitOptions) -> int:
@@ -338,21 +321,11 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
 def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
     """The law that was asked for; the power law over the column that the table has."""
-    from analysis.laws.registry import law_named
-    from analysis.laws.standard_laws import POWER_VARIABLES, power_law
+    from analysis.laws.registry import law_named, power_law_of
     from analysis.points.table_files import read_frame
 
     name = options.law or "chinchilla"
     if name != "power":
         return law_named(name)
     frame = read_frame(table) if isinstance(table, Path) else table
-    found = [role for role in POWER_VARIABLES if roles.get(role, role) in frame.columns]
-    chosen = [role for role in found if role in roles] or found
-    if options.over is not None:
-        chosen = [options.over]
-    if len(chosen) != 1 or chosen[0] not in POWER_VARIABLES:
-        raise RequestError(
-            f"the power law runs over one of {', '.join(POWER_VARIABLES)}; the table offers "
-            f"{', '.join(found) or 'none'}; choose with --over ROLE"
-        )
-    return power_law(chosen[0])
+    return power_law_of(frame.columns, roles, options.over)

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from analysis.objective.progress import listening, report
+from analysis.report import progress_line
 from experiments.verbs import fit as verb
 from tests.cases.table_kit import fitted, frame_variant
 
@@ -31,7 +32,7 @@ def scattered(num_rows: int) -> pl.DataFrame:
 def test_ten_thousand_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(verb, "SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(progress_line, "SECONDS_BETWEEN_LINES", 0.0)
     table = frame_variant(scattered(10_000))(tmp_path)
     began = time.process_time()  # CPU seconds, which other work does not change
     told: list[str] = []
