@@ -48,6 +48,9 @@ STEPS_PER_DELTA = 30
 CHUNK_ELEMENTS = 40_000
 """Rows times vectors per chunk: the working arrays stay in a core's cache."""
 
+LAST_STEPS, STALLED = 3, 1e-3
+"""Undamped steps at most of problems whose scaled gradient is under the second number."""
+
 LONG_TABLE = 2000
 """Rows from which a chunk's arrays exceed what glibc keeps by itself."""
 
@@ -166,12 +169,40 @@ def _minimise_chunk(
             tolerance=GRADIENT_TOLERANCE * (1e-3 if final else 1e3),
         )
         inner, quadratic = _descend(surface, inner, batch, estimator, delta, limits)
+    measure = scaled_gradient(surface, inner, quadratic, batch, estimator)
+    for _ in range(LAST_STEPS):
+        _step_below_rounding(surface, inner, quadratic, measure, batch, estimator)
     return Optima(
         inner=inner,
         objective=quadratic.value,
-        scaled_gradient=scaled_gradient(surface, inner, quadratic, batch, estimator),
+        scaled_gradient=measure,
         moved=np.abs(inner - start).max(-1),
     )
+
+
+def _step_below_rounding(
+    surface: Surface,
+    inner: FloatArray,
+    quadratic: Quadratic,
+    measure: FloatArray,
+    batch: Batch,
+    estimator: Estimator,
+) -> None:
+    """One undamped step, in place, of problems that stalled next to their optimum.
+
+    There the objective's change is lost in its rounding, so the gradient tells what is better.
+    """
+    near = np.flatnonzero((measure > GRADIENT_TOLERANCE) & (measure < STALLED))
+    if not len(near):
+        return
+    here, data = _take(quadratic, near), batch.rows(near)
+    step, _ = newton_step(surface, inner[near], here, data, np.zeros(len(near)))
+    trial = np.clip(inner[near] + step, surface.lower, surface.upper)
+    there = local_quadratic(surface, trial, *data.parts, estimator, estimator.turning_point)
+    ahead = scaled_gradient(surface, trial, there, data, estimator)
+    better = (ahead < measure[near]) & (there.value <= here.value * (1.0 + STALLED))
+    inner[near[better]], measure[near[better]] = trial[better], ahead[better]
+    _put(quadratic, near[better], _take(there, better))
 
 
 @dataclass(frozen=True, kw_only=True)
