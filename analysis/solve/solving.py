@@ -17,8 +17,8 @@ from analysis.solve.variable_projection import starts_by_projection
 NUM_STARTS = 12
 """Starts that are polished: the best grid cells that are not neighbours."""
 
-ROWS_FOR_STARTS = 2000
-"""Rows on which starts are sought; of longer tables an even draw, since all rows polish them."""
+LONG_TABLE, ROWS_FOR_STARTS = 2000, 500
+"""Of tables longer than the first, starts are sought on so many rows; all rows polish them."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def solve(
 
 def _starts(points: Points, surface: Surface, estimator: Estimator, num_starts: int) -> FloatArray:
     """Starts (S, P) in the surface's own coordinates, from some of the rows of a long table."""
-    if points.num_rows <= ROWS_FOR_STARTS:
+    if points.num_rows <= LONG_TABLE:
         batch = points.batch(on_logs=estimator.on_logs)
         return starts_by_projection(surface, batch, estimator, num_starts=num_starts)
     drawn = np.random.default_rng(0).choice(points.num_rows, ROWS_FOR_STARTS, replace=False)
