@@ -35,7 +35,8 @@ Architectures that all cost the same, searched; scaling laws that can be trusted
 verbs:
 {verbs}
 
-Every verb takes --help, --home DIR (default ./runs, or ISOFLOP_HOME), --json and --debug.
+Every verb takes --help, --home DIR (default ./runs, or ISOFLOP_HOME), --json, --debug, and
+--arms-from FILE (a Python file with arms of your own).
 Results go to standard output, talk to standard error. Exit codes: 0 done, 1 something failed,
 2 the request was wrong, 130 interrupted and saved."""
 
@@ -60,6 +61,10 @@ def run(argv: list[str]) -> int:
     from spaces.errors import RequestError
 
     try:
+        if any(word.startswith("--arms-from") for word in rest):
+            from experiments.arm_options import load_named_arms
+
+            rest = load_named_arms(rest)
         module = importlib.import_module(f"experiments.verbs.{verb}")
         return int(module.run(rest))
     except RequestError as error:

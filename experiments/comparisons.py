@@ -2,57 +2,27 @@
 
 from __future__ import annotations
 
-import math
 import sys
-from statistics import fmean
+from collections.abc import Sequence
 
-from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
+from analysis.sweep.gain import Gain
+from analysis.sweep.leaderboard import Leaderboard
 from experiments.command import talk
-from search.belief.seed_noise import budget_noise, by_configuration
-from search.propose.tuned_arms import ArmTuning, arm_tunings
-from search.record.ledger import TrialRecord
-from search.record.numbers import by_budget
-from search.record.trial_records import loss_of
+from search.propose.tuned_arms import ArmTuning
 
 
-def gains_of(records: list[TrialRecord]) -> list[Gain]:
-    """The compute-equivalent gain of every arm over the standard arm, budget by budget.
-
-    An arm stands at a budget by its configuration of the lowest mean loss over seeds.
-    """
-    frontiers: dict[str, list[FrontierPoint]] = {}
-    for target, group in by_budget(records).items():
-        noise = budget_noise(group).seed_noise_nats
-        for arm in sorted({record.proposal.arm for record in group}):
-            best = _best_losses([record for record in group if record.proposal.arm == arm])
-            point = FrontierPoint(
-                train_flops=target,
-                loss_nats=fmean(best),
-                noise_nats=None if noise is None else noise / math.sqrt(len(best)),
-            )
-            frontiers.setdefault(arm, []).append(point)
-    return compute_equivalent_gains(frontiers)
-
-
-def _best_losses(results: list[TrialRecord]) -> list[float]:
-    """Losses over seeds of the configuration with the lowest mean."""
-    groups = by_configuration(results).values()
-    return min(([loss_of(record) for record in group] for group in groups), key=fmean)
-
-
-def print_comparisons(records: list[TrialRecord]) -> None:
+def print_comparisons(found: Leaderboard) -> None:
     """What a reader of the leaderboard should know before arms are compared, and the gains."""
-    tunings = arm_tunings(records)
-    for tuning in tunings.values():
+    for tuning in found.tunings:
         print(describe_tuning(tuning))
-    arms = sorted({record.proposal.arm for record in records if record.is_result})
-    untuned = [arm for arm in arms if arm not in tunings]
+    arms = {entry.record.proposal.arm for board in found.budgets for entry in board.entries}
+    untuned = sorted(arms - {tuning.arm for tuning in found.tunings})
     if untuned:
         print(f"learning rate by the rule, neither tuned nor transferred: {', '.join(untuned)}")
-    print_gains(gains_of(records))
+    print_gains(found.gains)
 
 
-def print_gains(gains: list[Gain]) -> None:
+def print_gains(gains: Sequence[Gain]) -> None:
     """One row per arm, one column per budget; why a number or an interval is missing, once each."""
     if not any(gain.gain is not None for gain in gains):
         return
@@ -97,5 +67,8 @@ def describe_tuning(tuning: ArmTuning) -> str:
         return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:
         at = f"{tuning.checked_at_flops:.3g}"
-        return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
+        if len(tuning.checked_sides) == 2:
+            return text + f"; neighbouring rates did no better at {at}, or no more than a tie"
+        tried, other = ("lower", "higher")[:: 1 if "lower" in tuning.checked_sides else -1]
+        return text + f"; at {at} a {tried} rate did no better, a {other} one was not tried"
     return text + "; not checked at the largest budget"

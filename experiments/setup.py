@@ -8,20 +8,26 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from pydantic import ValidationError
 
-from experiments.command import default_home, parse_options, talk
-from search.asked.experiment import Experiment, describe_errors, find_experiment, load_experiment
-from search.propose.proposer import Ground
-from search.record.ledger import Ledger
-from search.record.trial import Precision
+from experiments.arm_options import (
+    options_of_arms,
+    taken_options,
+    with_options_of_arms,
+    with_settings_of_arms,
+)
+from experiments.command import default_home, parse_options
+from search.asked.experiment import (
+    Experiment,
+    describe_errors,
+    find_experiment,
+    load_experiment,
+    name_in,
+)
 from spaces.errors import RequestError
-
-if TYPE_CHECKING:
-    from runners.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -48,9 +54,6 @@ class ExperimentOptions(SweepOptions):
     """Fields of the experiment."""
 
 
-NVIDIA_FILES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
-"""One of these exists on every Linux machine whose NVIDIA driver is there (dxg: under Windows)."""
-
 Options = TypeVar("Options", bound=ExperimentOptions)
 
 
@@ -58,17 +61,19 @@ def parse_experiment_options(
     options: type[Options], argv: list[str], *, verb: str
 ) -> tuple[Options, Experiment]:
     """Options of a verb, and the experiment with every field the command line changes."""
+    argv, of_arms = taken_options(argv, options_of_arms())
     wrong: ValidationError | None = None
     for reference in _references(argv):
         base = load_experiment(reference) if reference else _example()
         try:
+            base = with_options_of_arms(base, of_arms)
             default = options(experiment=tyro.MISSING, settings=base)
             parsed = parse_options(options, argv, verb=verb, default=default)
         except ValidationError as error:
             wrong = error
             continue
         if parsed.experiment == reference and parsed.settings is not None:
-            return parsed, _capped(parsed, parsed.settings)
+            return parsed, _capped(parsed, with_settings_of_arms(parsed.settings, base))
         find_experiment(parsed.experiment)  # says so where it names none
     assert wrong is not None, "what is asked for is among the references"
     raise RequestError(describe_errors(wrong, where="the command line"))
@@ -107,73 +112,16 @@ def _example() -> Experiment:
 
 
 def sweep_name(reference: str) -> str:
-    """The sweep that a reference means: the name in its TOML file, or the word itself."""
+    """The sweep that a reference means: the name in its TOML file, or the word itself.
+
+    Nothing else of the file is read: an arm of it may not be known here.
+    """
     try:
-        return load_experiment(reference).name
+        return name_in(find_experiment(reference))
     except RequestError:
         if Path(reference).suffix == ".toml":
             raise
         return reference
-
-
-def open_sweep(options: SweepOptions) -> tuple[Ledger, str]:
-    """The ledger and the name of a sweep that was run. Raises `RequestError` otherwise."""
-    name = sweep_name(options.experiment)
-    ledger = Ledger(options.home)
-    ledger.sweep(name)
-    return ledger, name
-
-
-def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
-    """Read, split and tokenise the text (cached), and settle what proposals rest on."""
-    from runners.text.corpus import prepare_corpus
-
-    text = experiment.text
-    corpus = prepare_corpus(
-        text.source,
-        tokenizer=text.tokenizer,
-        validation_fraction=text.validation_fraction,
-        cache_dir=home / "cache",
-    )
-    windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
-    ground = Ground(
-        text_fingerprint=corpus.fingerprint,
-        vocab_size=corpus.vocab_size,
-        num_validation_sequences=windows,
-        precision=_precision(experiment),
-    )
-    return corpus, ground
-
-
-def resolve_device(experiment: Experiment) -> str:
-    """cpu or cuda; auto is cuda where torch, or the cluster that is joined, has one."""
-    workers = experiment.workers
-    if workers.device != "auto":
-        return workers.device
-    if sys.platform == "linux" and not any(map(os.path.exists, NVIDIA_FILES)):
-        return "cpu"  # without asking torch, whose import takes seconds
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _precision(experiment: Experiment) -> Precision:
-    if experiment.training.precision != "auto":
-        return experiment.training.precision
-    return "bfloat16" if resolve_device(experiment) == "cuda" else "float32"
-
-
-def report_set_aside(reasons: dict[str, str | None]) -> None:
-    """Say which recorded trials are no part of the experiment as it is now, and why."""
-    counts: dict[str, int] = {}
-    for reason in reasons.values():
-        if reason is not None:
-            counts[reason] = counts.get(reason, 0) + 1
-    for reason, count in counts.items():
-        talk(
-            f"set aside: {count} recorded trial{'s' * (count > 1)} of this sweep "
-            f"({reason}); kept in the ledger, not ranked, not fitted"
-        )
 
 
 def json_number(value: Any) -> Any:

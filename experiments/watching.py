@@ -12,7 +12,8 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from search.record.ledger import TrialRecord
+from search.record.trial_records import TrialRecord
+from spaces.arms.contract import shape_in_words
 
 if TYPE_CHECKING:
     from runners.driver import SweepEvent
@@ -36,8 +37,6 @@ class Watcher:
         self._started = time.monotonic()
 
     def __enter__(self) -> Self:
-        if self._on_terminal:
-            self._live.start()
         return self
 
     def __exit__(
@@ -49,9 +48,11 @@ class Watcher:
         if self._on_terminal:
             self._live.stop()
 
-    def seed(self, records: list[TrialRecord]) -> None:
-        """What was there before this run."""
+    def begin(self, records: list[TrialRecord]) -> None:
+        """Start showing, from what was there before this run."""
         self._states = {record.config_hash: record for record in records}
+        if self._on_terminal:
+            self._live.start()
 
     def __call__(self, event: SweepEvent) -> None:
         """Show one event."""
@@ -113,16 +114,9 @@ def describe_event(event: SweepEvent) -> str:
 
 def describe_trial(record: TrialRecord) -> str:
     """Number, arm, budget and shape of a trial in a few words."""
-    proposal = record.proposal
-    a = proposal.config.architecture
-    shape = f"{a.num_layers} x {a.d_model}"
-    if a.num_loops > 1:
-        shape += f", K {a.num_loops}"
-    if a.wide_multiplier is not None:
-        shape += f", wide {a.wide_multiplier:.3g}"
-    return (
-        f"#{record.number:<3} {proposal.arm:<8} {proposal.budget.train_flops:.2g} FLOPs ({shape})"
-    )
+    proposal, a = record.proposal, record.proposal.config.architecture
+    budget = f"{proposal.budget.train_flops:.2g} FLOPs"
+    return f"#{record.number:<3} {proposal.arm:<8} {budget} ({shape_in_words(a)})"
 
 
 def _latest_loss(record: TrialRecord) -> str:

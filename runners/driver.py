@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from runners.machine.disk import Shortage, attempt_bytes, find_shortage
-from runners.pools.contract import Assignment, Pool, Report, WorkerLost
+from runners.pools.contract import AssignedAttempt, Assignment, Pool, Report, WorkerLost
 from runners.trial.checkpoint import clear_checkpoints
-from search.limits.caps import hours_cap_reached, spent_hours, why_not_start
-from search.propose.proposer import Proposer
-from search.propose.pruning import may_prune, why_prune
+from search.propose.contract import Capped, Done, Proposed, Proposer
 from search.record.ledger import Attempt, Ledger, TrialRecord
 from search.record.ledger_errors import DiskFull
-from search.record.trial import WAITING_STATES, Outcome, Progress, Proposal
+from search.record.trial import WAITING_STATES, Outcome, Progress, Proposal, TrialState
 
 POLL_SECONDS = 0.5
 FAILURES_IN_A_ROW = 5
@@ -63,7 +61,9 @@ class SweepSummary:
     interrupted: bool = False
     """Whether it was asked to stop."""
     stopped_by: str | None = None
-    """The cap of the experiment that ended it before all was done."""
+    """What ended it before all that was asked for: a cap, or that no more configurations fit."""
+    is_capped: bool = False
+    """Whether that was a cap of the experiment."""
     notes: list[str] = field(default_factory=list)
     """What a person should know."""
 
@@ -77,6 +77,18 @@ class _Running:
     pruned_because: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DriverSettings:
+    """How a driver treats workers and trials, whatever is searched for."""
+
+    max_attempts: int = 3
+    """Attempts at a trial whose worker dies."""
+    silence_seconds: float = 600.0
+    """A worker that says nothing for so long is given up."""
+    keeps_weights: bool = False
+    """Whether every trial leaves its final weights."""
+
+
 class Driver:
     """Runs one sweep over one pool."""
 
@@ -87,6 +99,7 @@ class Driver:
         ledger: Ledger,
         proposer: Proposer,
         pool: Pool,
+        settings: DriverSettings,
         folder: Path,
         watch: Callable[[SweepEvent], None],
         say: Callable[[str], None],
@@ -101,7 +114,7 @@ class Driver:
         self._watch = watch
         self._say = say
         self._should_stop = should_stop
-        self._silence_seconds = proposer.experiment.workers.silence_seconds
+        self._settings = settings
         self._running: dict[int, _Running] = {}
         self._given_up: dict[int, _Running] = {}
         self._records: dict[str, TrialRecord] = {}
@@ -135,20 +148,21 @@ class Driver:
 
     def _stop_at_hours_cap(self) -> None:
         """Save what runs and start nothing more, once the experiment's worker-hours are spent."""
-        limits = self._proposer.experiment.limits
-        hours = spent_hours(self._records.values(), now=time.time())
-        why = hours_cap_reached(limits, hours)
+        why = self._proposer.why_stop(list(self._records.values()), now=time.time())
         if why is not None and not self._out_of_hours:
             self._out_of_hours = True
-            self._summary.stopped_by = why
+            self._note_end(why, is_capped=True)
             for attempt_id in self._running:
                 self._pool.stop(attempt_id, "preempted")
 
     def _is_paid_for(self, proposal: Proposal) -> bool:
         """Whether the experiment's FLOPs still pay for a trial, besides what runs."""
-        limits = self._proposer.experiment.limits
-        self._summary.stopped_by = why_not_start(limits, self._records.values(), proposal)
-        return self._summary.stopped_by is None
+        why = self._proposer.why_not_start(proposal, list(self._records.values()))
+        self._note_end(why, is_capped=why is not None)
+        return why is None
+
+    def _note_end(self, why: str | None, *, is_capped: bool) -> None:
+        self._summary.stopped_by, self._summary.is_capped = why, is_capped
 
     def _is_failing(self) -> bool:
         """Whether the last trials all failed with one error."""
@@ -184,8 +198,8 @@ class Driver:
     def _patience(self, running: _Running) -> float:
         """Seconds of silence that an attempt may keep."""
         if running.has_spoken:
-            return self._silence_seconds
-        return max(self._silence_seconds, START_SECONDS)
+            return self._settings.silence_seconds
+        return max(self._settings.silence_seconds, START_SECONDS)
 
     def _hand_out(self) -> None:
         """Give every free worker an attempt, as long as there is one and room for it."""
@@ -212,28 +226,37 @@ class Driver:
     def _propose(self) -> Proposal | None:
         """The next new trial; those this home has results of are written down and passed over."""
         while True:
-            proposal = self._proposer.next(list(self._records.values()))
-            self._summary.stopped_by = self._proposer.stopped_by
-            if proposal is None:
+            answer = self._proposer.next(list(self._records.values()))
+            self._note_end(
+                answer.why if isinstance(answer, Capped | Done) else None,
+                is_capped=isinstance(answer, Capped),
+            )
+            if not isinstance(answer, Proposed):
                 return None
-            takes_pruned = may_prune(self._proposer.experiment, proposal)
-            add = partial(self._ledger.add_trial, self._sweep, proposal, takes_pruned=takes_pruned)
-            state = self._write(add)
-            self._refresh(proposal)
-            if state in WAITING_STATES:
-                return proposal
+            waiting = [each for each in answer.proposals if self._add(each) in WAITING_STATES]
+            if waiting:
+                return waiting[0]
+
+    def _add(self, proposal: Proposal) -> TrialState:
+        """Write a new trial down; its state, which is not to wait where its result is known."""
+        takes_pruned = self._proposer.may_prune(proposal)
+        add = partial(self._ledger.add_trial, self._sweep, proposal, takes_pruned=takes_pruned)
+        state = self._write(add)
+        self._refresh(proposal)
+        if state not in WAITING_STATES:
             self._summary.num_reused += 1
             self._tell("reused", proposal)
+        return state
 
     def _assignment(self, proposal: Proposal, attempt: Attempt) -> Assignment:
-        keep = self._proposer.experiment.training.save_weights
         weights = self._folder / "weights" / f"{proposal.config_hash}.safetensors"
-        return Assignment(
+        assigned = AssignedAttempt(
             attempt_id=attempt.id,
             config=proposal.config,
             checkpoint_dir=self._checkpoint_dir(proposal.config_hash),
-            weights_path=weights if keep else None,
+            weights_path=weights if self._settings.keeps_weights else None,
         )
+        return Assignment(attempts=(assigned,))
 
     def _checkpoint_dir(self, config_hash: str) -> Path:
         return self._folder / "checkpoints" / config_hash
@@ -258,7 +281,7 @@ class Driver:
     def _prune_if_hopeless(self, attempt_id: int, proposal: Proposal) -> None:
         """End a trial that its arm and budget have left behind, if the experiment asks for it."""
         record = self._records[proposal.config_hash]
-        why = why_prune(self._proposer.experiment, record, list(self._records.values()))
+        why = self._proposer.why_prune(record, list(self._records.values()))
         if why is not None:
             self._running[attempt_id].pruned_because = why
             self._pool.stop(attempt_id, "pruned")
@@ -322,7 +345,7 @@ class Driver:
         attempts = self._records[proposal.config_hash].attempts
         since = itertools.takewhile(lambda each: each.state != "failed", reversed(attempts))
         lost = 1 + sum(attempt.state == "lost" for attempt in since)
-        limit = self._proposer.experiment.workers.max_attempts
+        limit = self._settings.max_attempts
         if lost < limit:
             fence = partial(self._ledger.fence, attempt_id, reason=content.reason, state="lost")
             self._write(fence)
@@ -356,7 +379,7 @@ class Driver:
 
     def _has_room(self, proposal: Proposal) -> bool:
         """Whether the disk takes one more attempt besides those that run."""
-        keep = self._proposer.experiment.training.save_weights
+        keep = self._settings.keeps_weights
         configs = [proposal.config, *(each.proposal.config for each in self._running.values())]
         needed = sum(attempt_bytes(config, keep_weights=keep) for config in configs)
         shortage = find_shortage(self._folder, needed)

@@ -1,18 +1,21 @@
 """What is a model? A frozen value that names every choice which changes the function or its cost.
 
-The block is that of the dual-path paper (arXiv 2605.30202); the field defaults depart from its
+Fields are common to all arms, of the dual-path family (arXiv 2605.30202; flat, and part of the
+identity of its four arms, used or not), or an arm's own. The defaults depart from the paper's
 preset in one place, ``step_scale_init``, because the paper's start decides short runs.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
+from spaces.arms.registry import find_arm_object, is_known
 from spaces.errors import RequestError
+from spaces.identity import added
 
-Arm = Literal["dual", "loop", "wide", "standard"]
 GateMode = Literal["independent", "convex", "softmax", "fixed"]
 LoopOutput = Literal["mixture", "final", "average"]
 QKNorm = Literal["none", "before", "after"]
@@ -57,12 +60,27 @@ class CommonFields:
     """Start of the gates' biases (their weights start at zero); 0 opens each gate half."""
 
 
+FAMILY_FIELDS = frozenset(
+    {
+        "num_loops",
+        "deep_ffn",
+        "wide_ffn",
+        "gate_mode",
+        "loop_output",
+        "wide_attention",
+        "step_scale_init",
+        "gate_bias_init",
+    }
+)
+"""Fields of the dual-path family; an arm with fields of its own has none of them."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Architecture(CommonFields):
     """One transformer of one arm. Raises `RequestError` for values that no model can have."""
 
-    arm: Arm
-    """dual (both paths), loop (deep path only), wide (wide path only), standard (K = 1, plain)."""
+    arm: str
+    """Its arm, as `spaces.arms` names it: dual, loop, wide, standard, moe, or one of your own."""
     num_layers: int
     """Layers, each holding the arm's paths; at least 1."""
     num_loops: int = 1
@@ -73,37 +91,36 @@ class Architecture(CommonFields):
     """SwiGLU hidden size of the deep path; absent in the wide arm."""
     wide_ffn: int | None = None
     """SwiGLU hidden size of the wide path; only in the dual and the wide arm."""
+    own: Any = added(as_before=None)
+    """Fields that only this arm has: a value of its ``fields`` type, or a mapping that makes one;
+    None in the dual-path family."""
+    arm_source: str | None = added(as_before=None)
+    """Hash of the source of an arm that does not ship with isoflop; None for those that do."""
 
     def __post_init__(self) -> None:
-        for problem in architecture_problems(self):
+        arm = find_arm_object(self.arm)
+        own = own_fields(arm, self.own)
+        object.__setattr__(self, "own", own)
+        if self.arm_source is None:
+            object.__setattr__(self, "arm_source", arm.source)
+        for problem in [*architecture_problems(self), *arm.problems(self)]:
             raise RequestError(problem)
 
     @property
-    def has_deep_path(self) -> bool:
-        """Whether a deep path exists (every arm but wide)."""
-        return self.arm != "wide"
+    def is_known(self) -> bool:
+        """Whether its arm can be loaded here; if not, nothing but its fields is known of it."""
+        return not isinstance(self.own, UnknownFields)
 
     @property
-    def has_wide_path(self) -> bool:
-        """Whether a wide path exists (dual and wide)."""
-        return self.arm in ("dual", "wide")
-
-    @property
-    def has_router(self) -> bool:
-        """Whether per-token routers mix the loops."""
-        return self.arm in ("dual", "loop") and self.loop_output == "mixture"
-
-    @property
-    def num_gate_outputs(self) -> int:
-        """Outputs of the gate's linear map: 0 where nothing is mixed or the halves are fixed."""
-        if self.arm != "dual" or self.gate_mode == "fixed":
-            return 0
-        return 1 if self.gate_mode == "convex" else 2
+    def fields_left_out(self) -> frozenset[str]:
+        """Fields that the canonical form lacks: those of a family that the arm is not of."""
+        return frozenset() if self.own is None else FAMILY_FIELDS
 
     @property
     def effective_depth(self) -> int:
         """Blocks on the longest way through the model: K x layers."""
-        return self.num_layers * self.num_loops
+        depth: int = find_arm_object(self.arm).effective_depth(self)
+        return depth
 
     @property
     def deep_multiplier(self) -> float | None:
@@ -115,13 +132,71 @@ class Architecture(CommonFields):
         """``wide_ffn / d_model``; None where there is no wide path."""
         return None if self.wide_ffn is None else self.wide_ffn / self.d_model
 
+    def size(self, name: str) -> Any:
+        """A field of the architecture, or of what its arm alone has."""
+        return getattr(self if hasattr(self, name) else self.own, name)
+
+    def with_size(self, name: str, value: Any) -> Architecture:
+        """The architecture with another value of a field, be it its arm's own."""
+        if name in self.__dataclass_fields__:
+            return replace(self, **{name: value})
+        return replace(self, own=replace(self.own, **{name: value}))
+
+
+@dataclass(frozen=True)
+class UnknownFields(Mapping[str, Any]):
+    """What a stored architecture says of an arm that cannot be imported here."""
+
+    items_in_order: tuple[tuple[str, Any], ...]
+
+    def __getitem__(self, name: str) -> Any:
+        return dict(self.items_in_order)[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(dict(self.items_in_order))
+
+    def __len__(self) -> int:
+        return len(self.items_in_order)
+
+
+def own_fields(arm: Any, values: Any) -> Any:
+    """A value of an arm's ``fields`` from a mapping. Raises `RequestError`."""
+    if arm.fields is None:
+        if values is not None:
+            raise RequestError(f"the {arm.name} arm has no fields of its own, got {values!r}")
+        return None
+    if isinstance(values, arm.fields):
+        return values
+    names = [each.name for each in fields(arm.fields)]
+    given = dict(values) if isinstance(values, Mapping) else {}
+    try:
+        return arm.fields(**given)
+    except TypeError as error:
+        raise RequestError(
+            f"the {arm.name} arm's own fields are {', '.join(names)}, got {given or values!r}: "
+            f"{error}"
+        ) from None
+
+
+def stored_architecture(form: Mapping[str, Any]) -> Architecture:
+    """An architecture from its canonical form, even where its arm cannot be imported here."""
+    if is_known(form["arm"]):
+        names = {each.name for each in fields(Architecture)}
+        return Architecture(**{name: form[name] for name in form if name in names})
+    unknown = object.__new__(Architecture)
+    for each in fields(Architecture):
+        value = form.get(each.name, each.default)
+        if each.name == "own":
+            value = UnknownFields(tuple(sorted((form.get("own") or {}).items())))
+        object.__setattr__(unknown, each.name, value)
+    return unknown
+
 
 def architecture_problems(architecture: Architecture) -> list[str]:
-    """Every law that the values break, each as one sentence with the values and a remedy."""
+    """Every law of all arms that the values break, each with the values and a remedy."""
     a = architecture
     problems: list[str] = []
     for name, allowed in (
-        ("arm", get_args(Arm)),
         ("gate_mode", get_args(GateMode)),
         ("loop_output", get_args(LoopOutput)),
         ("qk_norm", get_args(QKNorm)),
@@ -143,16 +218,6 @@ def architecture_problems(architecture: Architecture) -> list[str]:
             f"head_dim must divide d_model, got head_dim {a.head_dim} and d_model {a.d_model}; "
             f"use d_model {nearest}"
         )
-    if a.num_loops > 1 and a.arm not in ("dual", "loop"):
-        problems.append(f"the {a.arm} arm has no loop, got num_loops {a.num_loops}; use 1")
-    for name, present in (("deep_ffn", a.has_deep_path), ("wide_ffn", a.has_wide_path)):
-        size = getattr(a, name)
-        if present and size is None:
-            problems.append(f"the {a.arm} arm needs {name} (its SwiGLU hidden size)")
-        elif present and size < 1:
-            problems.append(f"{name} must be at least 1, got {size}")
-        elif not present and size is not None:
-            problems.append(f"the {a.arm} arm has no {name}, got {size}; leave it out")
     if a.norm_epsilon <= 0 or a.rope_base <= 0:
         problems.append(
             f"norm_epsilon and rope_base must be positive, got {a.norm_epsilon} and {a.rope_base}"

@@ -1,60 +1,81 @@
-"""Which axes are free? What each arm can vary while one dimension is solved from a budget."""
+"""What may a search vary? Axes as values: what they set, and how the search reads them."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
 
-from spaces.architecture import Arm
-from spaces.errors import RequestError
+from spaces.architecture import Architecture
 
 SolveMode = Literal["tokens", "deep_ffn", "wide_ffn", "both_ffn", "d_model"]
-Axis = Literal["num_loops", "wide_multiplier", "deep_multiplier", "alpha", "num_layers", "d_model"]
+"""Which dimension is solved from a budget."""
 
-_DEPTH: tuple[Axis, ...] = ("num_layers",)
-_SHAPE: tuple[Axis, ...] = ("num_layers", "d_model")
+AxisValue: TypeAlias = float | int | str
+Point: TypeAlias = Mapping[str, AxisValue]
+"""A value of every axis, by name."""
 
-ARM_AXES: dict[Arm, dict[SolveMode, tuple[Axis, ...]]] = {
-    "dual": {
-        "tokens": ("num_loops", "wide_multiplier", "deep_multiplier", *_SHAPE),
-        "deep_ffn": ("num_loops", "wide_multiplier", *_SHAPE),
-        "wide_ffn": ("num_loops", "deep_multiplier", *_SHAPE),
-        "both_ffn": ("num_loops", "alpha", *_SHAPE),
-        "d_model": ("num_loops", "wide_multiplier", "deep_multiplier", *_DEPTH),
-    },
-    "loop": {
-        "tokens": ("num_loops", "deep_multiplier", *_SHAPE),
-        "deep_ffn": ("num_loops", *_SHAPE),
-        "wide_ffn": ("num_loops", *_SHAPE),
-        "both_ffn": ("num_loops", *_SHAPE),
-        "d_model": ("num_loops", "deep_multiplier", *_DEPTH),
-    },
-    "wide": {
-        "tokens": ("wide_multiplier", *_SHAPE),
-        "deep_ffn": _SHAPE,
-        "wide_ffn": _SHAPE,
-        "both_ffn": _SHAPE,
-        "d_model": ("wide_multiplier", *_DEPTH),
-    },
-    "standard": {
-        "tokens": ("deep_multiplier", *_SHAPE),
-        "deep_ffn": _SHAPE,
-        "wide_ffn": _SHAPE,
-        "both_ffn": _SHAPE,
-        "d_model": ("deep_multiplier", *_DEPTH),
-    },
-}
-"""The free axes of each arm in each mode; what is not listed does not exist there.
+Role = Literal["shape", "common", "training"]
+"""What an axis sets: a dimension that the solver turns into a shape, a field that shapes have in
+common, or the training recipe."""
 
-An arm with one path has one FFN, which every FFN mode derives: so it stands in the same study as
-the dual arm, at the same FLOPs per token.
-"""
+Scale = Literal["log", "linear", "category"]
+"""How a model of the loss reads an axis."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One thing that an arm can vary."""
+
+    name: str
+    """As in an experiment's ``axes``."""
+    doc: str
+    """What it is, in a few words."""
+    values: tuple[Any, ...]
+    """What an experiment tries that says nothing else, in order."""
+    role: Role = "shape"
+    sizes: str | None = None
+    """The size that this axis sets as a multiple of ``d_model``, to whole FFN multiples."""
+    scale: Scale = "log"
+    choices: tuple[Any, ...] = ()
+    """All that a category can be."""
+    below: float | None = None
+    """Values lie below this; positive they always are where the scale is ``log``."""
+    at_least: float | None = None
+    """Of an experiment's values, those that an arm can have: the others are left out for it."""
+    read: Callable[[Architecture], AxisValue | None] | None = None
+    """What a resolved architecture has of it; left out: the field of the axis's name."""
+
+    def of(self, architecture: Architecture) -> AxisValue | None:
+        """What the architecture resolved it to; None where it has no such thing."""
+        if self.role == "training":
+            return None
+        if self.read is not None:
+            return self.read(architecture)
+        value: AxisValue | None = architecture.size(self.name)
+        return value
+
+    def admitted(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Of an experiment's values those that the arm can have; 1 where it can have none."""
+        if self.at_least is None:
+            return values
+        return tuple(value for value in values if value >= self.at_least) or (1,)
+
+
+NUM_LAYERS = Axis(name="num_layers", doc="Depth.", values=(2, 3, 4))
+D_MODEL = Axis(name="d_model", doc="Width, in channels.", values=(64, 96, 128))
+LEARNING_RATE_MULTIPLIER = Axis(
+    name="learning_rate_multiplier",
+    doc="Peak learning rate over the rule's.",
+    values=(1.0,),
+    role="training",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Axes:
-    """One point of the free axes; `axes_of` says which an arm has in a mode, the rest is None."""
+    """One point of the shape axes; `spaces.budget.axes_of` says which an arm has in a mode, the
+    rest is None."""
 
     num_layers: int
     """Depth."""
@@ -68,30 +89,10 @@ class Axes:
     """Wide SwiGLU size over the width, rounded to the FFN multiple."""
     alpha: float | None = None
     """Deep path's nominal share of a layer's path FLOPs, between 0 and 1."""
+    own: Mapping[str, AxisValue] = field(default_factory=dict)
+    """Axes that only one arm has, by name."""
 
-
-def axes_of(arm: Arm, mode: SolveMode) -> tuple[Axis, ...]:
-    """The free axes of an arm in a mode: what a search may propose, no more and no less."""
-    return ARM_AXES[arm][mode]
-
-
-def check_axes(arm: Arm, mode: SolveMode, axes: Axes) -> None:
-    """Raise `RequestError` where an axis is missing, superfluous or out of its range."""
-    if arm not in ARM_AXES or mode not in get_args(SolveMode):
-        raise RequestError(
-            f"arm and mode must be of {', '.join(ARM_AXES)} and {', '.join(get_args(SolveMode))}, "
-            f"got {arm!r} and {mode!r}"
-        )
-    expected = axes_of(arm, mode)
-    for name, value in vars(axes).items():
-        if value is None and name in expected:
-            raise RequestError(f"the {arm} arm needs {name} where {mode} is solved")
-        if value is not None and name not in expected:
-            raise RequestError(
-                f"the {arm} arm has no {name} where {mode} is solved, got {value}; "
-                f"its axes are {', '.join(expected)}"
-            )
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise RequestError(f"{name} must be positive and finite, got {value}")
-    if axes.alpha is not None and axes.alpha >= 1:
-        raise RequestError(f"alpha must lie between 0 and 1, got {axes.alpha}")
+    def point(self) -> dict[str, AxisValue]:
+        """The values that there are, by name."""
+        flat = {name: value for name, value in vars(self).items() if name != "own"}
+        return {name: value for name, value in flat.items() if value is not None} | dict(self.own)

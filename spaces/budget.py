@@ -1,37 +1,44 @@
 """Which shape and how many tokens spend a FLOP budget? One dimension is always solved for.
 
 A budget is a number of training FLOPs in a stated convention. The caller names the free axes; the
-solver derives the remaining dimension from the closed form of `spaces.flops`, so that every
-architecture that is ever proposed lies on the budget's surface.
+solver searches over the arm's price for the remaining dimension, so that every architecture that is
+ever proposed lies on the budget's surface. It has no formula of its own: a price only has to grow
+with a size.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
 
-from spaces.architecture import Architecture, Arm, CommonFields
-from spaces.axes import ARM_AXES, Axes, Axis, SolveMode, axes_of, check_axes
+from spaces.architecture import Architecture, CommonFields
+from spaces.arms.contract import Arm, find_arm
+from spaces.axes import D_MODEL, Axes, Point, SolveMode
 from spaces.errors import InfeasibleError, RequestError
 from spaces.flops import (
-    TRAIN_FLOPS_PER_FORWARD_FLOP,
     Convention,
     FlopsByConvention,
     deep_share,
     forward_flops_per_token,
-    layer_flops_of,
     layer_flops_per_token,
+    part_flops_per_token,
+    train_flops_per_sequence,
+    train_flops_per_token,
 )
 
-__all__ = ["ARM_AXES", "Axes", "Axis", "Budget", "Solution", "SolveMode", "axes_of", "solve"]
+__all__ = ["Axes", "Budget", "Solution", "SolveMode", "axes_of", "solve"]
 
 FFN_FLOPS_TOLERANCE = 0.005
 """Largest relative distance of the FLOPs per token from their target in the FFN modes."""
 
 TRAIN_FLOPS_TOLERANCE = 0.001
 """Largest relative distance of the delivered training FLOPs from the budget, in every mode."""
+
+ALPHA = "alpha"
+"""The axis that splits a layer's FLOPs between two paths."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +91,9 @@ class Solution:
 def solve(
     budget: Budget,
     *,
-    arm: Arm,
+    arm: str,
     mode: SolveMode,
-    axes: Axes,
+    axes: Axes | Point,
     common: CommonFields,
     ffn_multiple: int = 8,
 ) -> Solution:
@@ -99,50 +106,72 @@ def solve(
     `InfeasibleError` where no size comes within 0.5 % of the target per token (FFN modes) or no
     number of sequences within 0.1 % of the budget.
     """
-    check_axes(arm, mode, axes)
+    point = axes.point() if isinstance(axes, Axes) else dict(axes)
+    check_point(arm, mode, point)
     _check_budget(budget, mode)
     if ffn_multiple < 1:
         raise RequestError(f"ffn_multiple must be at least 1, got {ffn_multiple}")
-    point = _Point(budget, arm, axes, common, ffn_multiple)
+    question = _Question(budget, find_arm(arm), point, common, ffn_multiple)
     if mode == "tokens":
-        assert axes.d_model is not None
-        architecture = point.by_multipliers(axes.d_model)
+        architecture = question.shape(int(point[D_MODEL.name]))
     elif mode == "d_model":
-        architecture = _solve_width(point)
+        architecture = _solve_width(question)
     else:
-        architecture = _solve_ffn(point, mode)
-    target = None if mode == "tokens" else point.model_target(architecture)
-    return _spend(budget, architecture, target=target, nominal_alpha=axes.alpha)
+        architecture = _solve_ffn(question, mode)
+    target = None if mode == "tokens" else question.model_target(architecture)
+    alpha = point.get(ALPHA)
+    nominal_alpha = None if alpha is None else float(alpha)
+    return _spend(budget, architecture, target=target, nominal_alpha=nominal_alpha)
+
+
+def axes_of(arm: str, mode: SolveMode) -> tuple[str, ...]:
+    """The shape axes of an arm in a mode: what a search may propose to the solver, no more and no
+    less."""
+    return tuple(axis.name for axis in find_arm(arm).axes[mode] if axis.role == "shape")
+
+
+def check_point(arm: str, mode: SolveMode, point: Point) -> None:
+    """Raise `RequestError` where an axis is missing, superfluous or out of its range."""
+    modes = get_args(SolveMode)
+    if mode not in modes:
+        raise RequestError(f"mode must be one of {', '.join(modes)}, got {mode!r}")
+    if mode not in find_arm(arm).axes:
+        raise RequestError(
+            f"the {arm} arm cannot solve {mode}; its modes are {', '.join(find_arm(arm).axes)}"
+        )
+    expected = {axis.name: axis for axis in find_arm(arm).axes[mode] if axis.role == "shape"}
+    for name in expected.keys() - point.keys():
+        raise RequestError(f"the {arm} arm needs {name} where {mode} is solved")
+    for name, value in point.items():
+        if name not in expected:
+            raise RequestError(
+                f"the {arm} arm has no {name} where {mode} is solved, got {value}; "
+                f"its axes are {', '.join(expected)}"
+            )
+        axis = expected[name]
+        if axis.scale == "log" and not (math.isfinite(float(value)) and float(value) > 0):
+            raise RequestError(f"{name} must be positive and finite, got {value}")
+        if axis.below is not None and float(value) >= axis.below:
+            raise RequestError(f"{name} must lie between 0 and {axis.below:g}, got {value}")
 
 
 @dataclass(frozen=True)
-class _Point:
+class _Question:
     """One point of the free axes and everything around it."""
 
     budget: Budget
     arm: Arm
-    axes: Axes
+    point: Point
     common: CommonFields
     ffn_multiple: int
 
-    def by_multipliers(self, d_model: int) -> Architecture:
-        """The architecture of one width: FFN sizes follow the multipliers.
-
-        A path whose size is still to be solved stands at the smallest one.
-        """
-        deep_ffn = self._ffn_size(self.axes.deep_multiplier, d_model)
-        wide_ffn = self._ffn_size(self.axes.wide_multiplier, d_model)
-        return Architecture(
-            arm=self.arm,
-            num_layers=self.axes.num_layers,
-            num_loops=1 if self.axes.num_loops is None else self.axes.num_loops,
-            d_model=d_model,
-            deep_ffn=deep_ffn if self.arm != "wide" else None,
-            wide_ffn=wide_ffn if self.arm in ("dual", "wide") else None,
-            **vars(self.common),
+    def shape(self, d_model: int) -> Architecture:
+        """The architecture of one width; a size that is still to be solved is the smallest."""
+        return self.arm.shape(
+            self.point, self.common, d_model=d_model, ffn_multiple=self.ffn_multiple
         )
 
-    def cost(self, architecture: Architecture) -> int:
+    def cost(self, architecture: Architecture) -> float:
         """FLOPs per token in the unit of the budget's target: of a layer or of the model."""
         if self.budget.layer_flops_per_token is not None:
             return layer_flops_per_token(architecture)[self.budget.convention]
@@ -155,113 +184,120 @@ class _Point:
                 return target
         assert self.budget.train_flops is not None
         assert self.budget.tokens is not None
-        return self.budget.train_flops / (TRAIN_FLOPS_PER_FORWARD_FLOP * self.budget.tokens)
+        shape = self.shape(int(self.point.get(D_MODEL.name, self.common.head_dim)))
+        return self.budget.train_flops / (self._per_forward(shape) * self.budget.tokens)
+
+    def _per_forward(self, architecture: Architecture) -> float:
+        """Training FLOPs over forward FLOPs."""
+        convention = self.budget.convention
+        forward = forward_flops_per_token(architecture)[convention]
+        return train_flops_per_token(architecture)[convention] / forward
 
     def model_target(self, architecture: Architecture) -> float:
         """Forward FLOPs per token that were asked of the whole model."""
         if self.budget.layer_flops_per_token is None:
             return self.target()
-        head = 2 * architecture.d_model * architecture.vocab_size
-        return architecture.num_layers * self.target() + head
+        return architecture.num_layers * self.target() + self._head(architecture)
+
+    def layer_target(self, architecture: Architecture) -> float:
+        """Forward FLOPs per token that were asked of one layer."""
+        if self.budget.layer_flops_per_token is not None:
+            return self.target()
+        return (self.target() - self._head(architecture)) / architecture.num_layers
+
+    def _head(self, architecture: Architecture) -> float:
+        return part_flops_per_token(architecture, "head", self.budget.convention)
 
     def unit(self) -> str:
         """The name of that unit."""
         part = "layer and token" if self.budget.layer_flops_per_token is not None else "token"
         return f"{self.budget.convention} forward FLOPs per {part}"
 
-    def _ffn_size(self, multiplier: float | None, d_model: int) -> int:
-        if multiplier is None:
-            return self.ffn_multiple
-        nearest = math.floor(multiplier * d_model / self.ffn_multiple + 0.5)
-        return max(1, nearest) * self.ffn_multiple
 
-
-def _solve_ffn(point: _Point, mode: SolveMode) -> Architecture:
+def _solve_ffn(question: _Question, mode: SolveMode) -> Architecture:
     """The architecture whose derived FFN is the largest that the target allows."""
-    assert point.axes.d_model is not None
-    start = point.by_multipliers(point.axes.d_model)
-    if start.arm == "dual" and mode == "both_ffn":
-        start = replace(start, deep_ffn=_deep_ffn_of_alpha(point, start))
-    solved: Literal["deep_ffn", "wide_ffn"] = "wide_ffn" if start.wide_ffn else "deep_ffn"
-    if start.arm == "dual" and mode == "deep_ffn":
-        solved = "deep_ffn"
-    architecture = _largest_ffn(point, start, solved)
-    attained, target = point.cost(architecture), point.target()
+    start = question.shape(int(question.point[D_MODEL.name]))
+    solved = question.arm.derived[mode]
+    if ALPHA in question.point:
+        start = _with_deep_share(question, start)
+    architecture = _largest_ffn(question, start, solved)
+    attained, target = question.cost(architecture), question.target()
     if target - attained > FFN_FLOPS_TOLERANCE * target:
         raise InfeasibleError(
-            f"{point.unit()} must land within {FFN_FLOPS_TOLERANCE:.1%} of {target:.6g}, but no "
-            f"{solved} that is a multiple of {point.ffn_multiple} does: "
-            f"{getattr(architecture, solved)} gives {attained:.6g} and the next one exceeds the "
+            f"{question.unit()} must land within {FFN_FLOPS_TOLERANCE:.1%} of {target:.6g}, but no "
+            f"{solved} that is a multiple of {question.ffn_multiple} does: "
+            f"{architecture.size(solved)} gives {attained:.6g} and the next one exceeds the "
             f"target; use a smaller ffn_multiple, a smaller K, or a smaller model"
         )
     return architecture
 
 
-def _largest_ffn(
-    point: _Point, start: Architecture, solved: Literal["deep_ffn", "wide_ffn"]
-) -> Architecture:
-    """``start`` with the largest ``solved`` that does not exceed the target.
-
-    FLOPs are linear in the size and whole numbers, so integer division gives it exactly.
-    """
+def _largest_ffn(question: _Question, start: Architecture, solved: str) -> Architecture:
+    """``start`` with the largest ``solved`` that does not exceed the target."""
 
     def sized(num_multiples: int) -> Architecture:
-        size = num_multiples * point.ffn_multiple
-        if solved == "deep_ffn":
-            return replace(start, deep_ffn=size)
-        return replace(start, wide_ffn=size)
+        return start.with_size(solved, num_multiples * question.ffn_multiple)
 
-    smallest, target = point.cost(sized(1)), point.target()
-    if smallest > target:
+    def cost(num_multiples: int) -> float:
+        return question.cost(sized(num_multiples))
+
+    if cost(1) > question.target():
+        a = start
+        loops = f" and num_loops {a.num_loops}" if a.own is None else ""
         raise InfeasibleError(
-            f"the smallest {solved} ({point.ffn_multiple}) must not exceed the target, but at "
-            f"num_layers {start.num_layers}, d_model {start.d_model} and num_loops "
-            f"{start.num_loops} it gives {smallest:.6g} {point.unit()} for {target:.6g}; use "
+            f"the smallest {solved} ({question.ffn_multiple}) must not exceed the target, but at "
+            f"num_layers {a.num_layers}, d_model {a.d_model}{loops} it gives "
+            f"{cost(1):.6g} {question.unit()} for {question.target():.6g}; use "
             f"fewer layers or loops, a smaller width, or a larger budget"
         )
-    step = point.cost(sized(2)) - smallest
-    return sized(1 + (math.floor(target) - smallest) // step)
+    return sized(largest(cost, question.target()))
 
 
-def _deep_ffn_of_alpha(point: _Point, start: Architecture) -> int:
-    """The largest deep FFN whose path does not exceed alpha's share of the target."""
-    alpha, convention = point.axes.alpha, point.budget.convention
-    assert alpha is not None
-    layer = layer_flops_of(start, convention)
-    target = point.target()
-    if point.budget.layer_flops_per_token is None:
-        target = (target - 2 * start.d_model * start.vocab_size) / start.num_layers
-    share = alpha * (target - layer.mixing)
-    step = 6 * start.num_loops * start.d_model * point.ffn_multiple
-    num_multiples = 1 + (math.floor(share) - layer.deep) // step
-    if num_multiples < 1:
+def _with_deep_share(question: _Question, start: Architecture) -> Architecture:
+    """``start`` with the largest deep FFN whose path does not exceed alpha's share of a layer."""
+    convention, alpha = question.budget.convention, float(question.point[ALPHA])
+    layers, multiple = start.num_layers, question.ffn_multiple
+    mixing = part_flops_per_token(start, "shared", convention) / layers
+    share = alpha * (question.layer_target(start) - mixing)
+
+    def sized(num_multiples: int) -> Architecture:
+        return start.with_size("deep_ffn", num_multiples * multiple)
+
+    def cost(num_multiples: int) -> float:
+        return part_flops_per_token(sized(num_multiples), "deep", convention) / layers
+
+    if cost(1) > share:
         raise InfeasibleError(
             f"the deep path must fit its share alpha {alpha:g} of a layer, {share:.6g} "
-            f"{convention} FLOPs per token, but with the smallest FFN ({point.ffn_multiple}) and "
-            f"num_loops {start.num_loops} it costs {layer.deep:.6g}; use a larger alpha, fewer "
+            f"{convention} FLOPs per token, but with the smallest FFN ({multiple}) and "
+            f"num_loops {start.num_loops} it costs {cost(1):.6g}; use a larger alpha, fewer "
             f"loops, a smaller width, or a larger budget"
         )
-    return int(num_multiples) * point.ffn_multiple
+    return sized(largest(cost, share))
 
 
-def _solve_width(point: _Point) -> Architecture:
+def _solve_width(question: _Question) -> Architecture:
     """The architecture of the largest width that does not exceed the target."""
-    head_dim, target = point.common.head_dim, point.target()
+    head_dim, target = question.common.head_dim, question.target()
 
-    def cost(num_heads: int) -> int:
-        return point.cost(point.by_multipliers(num_heads * head_dim))
+    def cost(num_heads: int) -> float:
+        return question.cost(question.shape(num_heads * head_dim))
 
     if cost(1) > target:
         raise InfeasibleError(
             f"one head of {head_dim} channels must not exceed the target, but it gives "
-            f"{cost(1):.6g} {point.unit()} for {target:.6g}; use a smaller head_dim, fewer layers "
-            f"or loops, smaller multipliers, or a larger budget"
+            f"{cost(1):.6g} {question.unit()} for {target:.6g}; use a smaller head_dim, fewer "
+            f"layers or loops, smaller multipliers, or a larger budget"
         )
+    return question.shape(largest(cost, target) * head_dim)
+
+
+def largest(cost: Callable[[int], float], target: float) -> int:
+    """The largest number from 1 on whose cost, which grows with it, does not exceed the target."""
     too_many = 2
     while cost(too_many) <= target:
         too_many *= 2
-    num_heads = bisect_right(range(too_many), target, lo=too_many // 2, key=cost) - 1
-    return point.by_multipliers(num_heads * head_dim)
+    return bisect_right(range(too_many), target, lo=too_many // 2, key=cost) - 1
 
 
 def _spend(
@@ -269,14 +305,14 @@ def _spend(
 ) -> Solution:
     """Tokens that spend the budget on one architecture, to the nearest whole sequence."""
     forward = forward_flops_per_token(architecture)
+    training = train_flops_per_sequence(architecture)[budget.convention]
     asked = budget.train_flops
     if asked is None:
         assert target is not None
         assert budget.tokens is not None
-        asked = TRAIN_FLOPS_PER_FORWARD_FLOP * target * budget.tokens
-    sequence = (
-        TRAIN_FLOPS_PER_FORWARD_FLOP * forward[budget.convention] * architecture.context_length
-    )
+        per_forward = training / (forward[budget.convention] * architecture.context_length)
+        asked = per_forward * target * budget.tokens
+    sequence = training
     num_sequences = max(1, round(asked / sequence))
     error = num_sequences * sequence / asked - 1
     if abs(error) > TRAIN_FLOPS_TOLERANCE:

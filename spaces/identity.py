@@ -28,6 +28,8 @@ def added(*, as_before: Any, default: Any = MISSING) -> Any:
 
 def canonical_form(value: Any) -> Any:
     """The value as plain JSON types: of dataclasses, every field that says more than before."""
+    if isinstance(value, Mapping):
+        return {key: canonical_form(own) for key, own in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
         left_out: frozenset[str] = getattr(value, "fields_left_out", frozenset())
         return {
@@ -36,8 +38,6 @@ def canonical_form(value: Any) -> Any:
             if each.name not in left_out
             and (own := getattr(value, each.name)) != each.metadata.get(_AS_BEFORE, MISSING)
         }
-    if isinstance(value, Mapping):
-        return {key: canonical_form(own) for key, own in value.items()}
     if isinstance(value, list | tuple):
         return [canonical_form(own) for own in value]
     return value

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.asked.experiment import Experiment
-from search.propose.proposer import Ground, Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import Ground, SweepProposer
 from search.record.ledger import Ledger
 from search.record.trial import CurvePoint, Outcome, Proposal
 
@@ -39,9 +40,9 @@ def toy_experiment(**changes: object) -> Experiment:
 def toy_proposals(home: Path, count: int) -> list[Proposal]:
     """The first proposals of the toy experiment, none of which has a result."""
     experiment = toy_experiment(trials=count)
-    proposer, ledger = Proposer(experiment, GROUND), open_ledger(home / "imagined", experiment)
+    proposer, ledger = SweepProposer(experiment, GROUND), open_ledger(home / "imagined", experiment)
     proposals = []
-    while (proposal := proposer.next(ledger.trials(experiment.name))) is not None:
+    while (proposal := first_of(proposer.next(ledger.trials(experiment.name)))) is not None:
         ledger.add_trial(experiment.name, proposal)
         proposals.append(proposal)
     ledger.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from analysis.points.table_files import RawTable
@@ -61,31 +61,37 @@ def parse_roles(assignments: Sequence[str]) -> dict[str, str]:
     return roles
 
 
-def columns_by_role(table: RawTable, roles: Mapping[str, str], wanted: set[str]) -> RoleColumns:
+def columns_by_role(
+    table: RawTable, names: Mapping[str, str], wanted: set[str], *, asked: Collection[str]
+) -> RoleColumns:
     """Columns of a table for the roles ``wanted`` and for those that it offers besides.
+
+    ``names`` are the columns of roles that are not called like their role, ``asked`` the roles
+    whose column was named by whoever asks.
 
     Raises `RequestError` that names missing columns, or a name that two columns carry.
     """
     there = set(table.frame.columns)
-    _require_there(table, roles, wanted)
-    asked = {"weight", "loss_std", "budget"} & set(roles)
-    needed = {role: roles.get(role, role) for role in ROLES if role in wanted | asked}
+    _require_there(table, names, wanted | set(asked))
+    sure = wanted | ({"weight", "loss_std", "budget"} & set(asked))
+    columns = {role: names.get(role, role) for role in ROLES}
+    needed = {role: name for role, name in columns.items() if role in sure}
     optional = {
-        role: roles.get(role, role)
-        for role in ROLES
-        if role not in needed and (role in roles or (role in READ_UNASKED and role in there))
+        role: name
+        for role, name in columns.items()
+        if role not in needed and (role in asked or (role in READ_UNASKED and name in there))
     }
     for role, name in (needed | optional).items():
-        _require_one_column(table, role, name, named=role in roles)
-    notes = _looks_like_a_role(table, roles, [*needed, *optional])
+        _require_one_column(table, role, name, named=role in asked)
+    notes = _looks_like_a_role(table, names, [*needed, *optional])
     return RoleColumns(needed=needed, optional=optional, notes=notes)
 
 
-def _require_there(table: RawTable, roles: Mapping[str, str], wanted: set[str]) -> None:
+def _require_there(table: RawTable, names: Mapping[str, str], wanted: set[str]) -> None:
     missing = [
-        f"{role} (column {roles.get(role, role)!r})"
+        f"{role} (column {names.get(role, role)!r})"
         for role in ROLES
-        if (role in wanted or role in roles) and roles.get(role, role) not in table.frame.columns
+        if role in wanted and names.get(role, role) not in table.frame.columns
     ]
     if missing:
         raise RequestError(

@@ -18,6 +18,7 @@ from analysis.points.checked_points import (
     groups_of_equal,
     rows_text,
 )
+from analysis.points.column_names import with_sweep_names
 from analysis.points.column_roles import columns_by_role
 from analysis.points.column_values import ColumnValues, read_numbers, values_of
 from analysis.points.copied_rows import differing_columns, earlier_attempts, first_of_copies
@@ -61,7 +62,7 @@ def points_from(
 ) -> Points:
     """Checked points of a table for the roles ``needed`` (loss comes besides).
 
-    A role without an entry in ``roles`` is the column of its own name, where there is one.
+    A role without an entry in ``roles`` is the column of its own name, or of a sweep's name for it.
     ``tokens_from_flops="6nd"`` sets tokens to flops / (6 params). ``keep`` are SQL conditions; rows
     that break one are left out and listed, as are empty rows, unfinished runs and copies.
     ``own_count`` says that this program counted sizes and FLOPs, so that units are certain. Raises
@@ -70,18 +71,19 @@ def points_from(
     """
     raw = read_table(table)
     asked = dict(roles or {})
+    names = with_sweep_names(raw.frame.columns, asked)
     frame, excluded, findings = _rows_that_count(raw, keep)
     derive = _derivation(tokens_from_flops, asked, needed)
     wanted = {"loss", *needed} - ({"tokens"} if derive else set())
     wanted |= {"flops", "params"} if derive else set()
-    columns = columns_by_role(raw, asked, wanted)
+    columns = columns_by_role(raw, names, wanted, asked=asked)
     values = values_of(frame, columns, raw.source)
     findings += [Finding(code="column-not-used", message=each) for each in values.unused]
     if "loss_std" in values.numbers and "loss_std" not in asked:
         findings.append(_loss_std_used())
     used = {**columns.needed, **columns.optional}
     once = _once_each(_Rows(frame, values, excluded, tuple(findings)), set(used.values()))
-    side = {} if own_count or derive else _sizes(once.frame, asked, raw.source)
+    side = {} if own_count or derive else _sizes(once.frame, names, raw.source)
     points = _points(once, raw, used, side=side, derive=derive)
     return replace(points, own_count=own_count)
 

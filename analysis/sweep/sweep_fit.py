@@ -16,6 +16,7 @@ from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
 from analysis.isoflop.isoflop_curves import CurveMethod
 from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
+from analysis.points.column_names import SWEEP_NAMES, with_sweep_names
 from analysis.points.table_reading import points_from
 from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
 from spaces.errors import RequestError
@@ -26,18 +27,8 @@ NUM_RESAMPLES = 400
 CAPACITY_ROLES = ("params_once", "params_deep", "params_wide", "num_loops", "tokens")
 
 MODEL_COLUMNS = (
-    "arm",
-    "budget",
-    "params",
-    "params_once",
-    "params_deep",
-    "params_wide",
-    "tokens",
-    "num_loops",
-    "num_layers",
-    "d_model",
-    "seed",
-    "data_seed",
+    *("tokens", "num_loops", "num_layers", "d_model", "seed", "data_seed"),
+    *(name for names in SWEEP_NAMES.items() for name in names if names[0] not in ("loss", "flops")),
 )
 """Runs that agree in all of these that a frame has are one model, trained more than once."""
 
@@ -84,23 +75,25 @@ def fit_sweep(
     roles: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> SweepFit:
-    """Fit every arm of a sweep's records; rows without a loss are left out.
+    """Fit every family of arms of a sweep's records; rows without a loss are left out.
 
-    ``frame`` has the columns arm, budget, flops, params, tokens, loss and, for the law across arms,
-    params_once, params_deep, params_wide and num_loops. Raises `RequestError` where no row has a
-    loss or a column is missing.
+    ``frame`` has the columns that `sweep_frame` gives, or, by their short names, arm (or family),
+    budget, flops, params, tokens, loss and, for the law across arms, params_once, params_deep,
+    params_wide and num_loops. Raises `RequestError` where no row has a loss or a column is missing.
     """
-    if "arm" not in frame.columns:
+    group = next((name for name in ("family", "arm") if name in frame.columns), None)
+    if group is None:
         raise RequestError("a sweep's frame needs the column arm; fit other tables with --table")
-    loss = (roles or {}).get("loss", "loss")
+    roles = with_sweep_names(frame.columns, roles)
+    loss = roles.get("loss", "loss")
     done = frame.filter(pl.col(loss).is_not_null()) if loss in frame.columns else frame
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
     done = tuned_rows(done, loss)
     arms = []
-    for arm in sorted(done["arm"].unique().to_list()):
+    for arm in sorted(done[group].unique().to_list()):
         points = points_from(
-            done.filter(pl.col("arm") == arm),
+            done.filter(pl.col(group) == arm),
             ("params", "tokens", "flops", "budget"),
             roles=roles,
             own_count=True,
@@ -122,8 +115,10 @@ def fit_sweep(
 
 def tuned_rows(frame: pl.DataFrame, loss: str = "loss") -> pl.DataFrame:
     """Of the runs that differ only in their learning rate, the one with the lowest loss."""
-    same = [name for name in MODEL_COLUMNS if name in frame.columns]
-    if "learning_rate" not in frame.columns or not same:
+    group = "family" if "family" in frame.columns else "arm"
+    same = [name for name in (group, *MODEL_COLUMNS) if name in frame.columns]
+    rates = {"learning_rate", "peak_learning_rate"} & set(frame.columns)
+    if not rates or not same:
         return frame
     return frame.sort(loss, "config_hash" if "config_hash" in frame.columns else loss).unique(
         subset=same, keep="first", maintain_order=True

@@ -8,19 +8,16 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
+from analysis.sweep.leaderboard import BudgetBoard, Entry, Leaderboard, best
 from experiments.command import parse_options, print_json, talk
-from experiments.comparisons import gains_of, print_comparisons
-from experiments.setup import SweepOptions, open_sweep
+from experiments.comparisons import print_comparisons
+from experiments.setup import SweepOptions, json_number, sweep_name
 from runners.mlflow.saved_view import DEFAULT_SERVER, plain_link, view_link
-from search.belief.arm_models import recommend
-from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
-from search.propose.tuned_arms import ArmTuning, arm_tunings, tuning_of
-from search.record.ledger import SweepRecord, TrialRecord
-from search.record.numbers import by_budget
-from search.record.trial import SearchArm
-from search.record.trial_records import loss_of
-from spaces.flops import forward_flops_per_token
-from spaces.parameters import count_parameters
+from search.belief.seed_noise import by_configuration
+from search.record.numbers import configuration_numbers
+from search.record.trial_records import SweepRecord, TrialRecord, loss_of
+from spaces.arms.contract import shape_in_words
+from spaces.identity import canonical_form
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,12 @@ class BestOptions(SweepOptions):
 def run(argv: list[str]) -> int:
     """Print the leaderboard."""
     options = parse_options(BestOptions, argv, verb="best")
-    ledger, name = open_sweep(options)
-    sweep, records = ledger.sweep(name), ledger.trials(name)
-    ledger.close()
-    server = server_of(sweep, options.server)
+    found = best(sweep_name(options.experiment), options.home)
+    server = server_of(found.sweep, options.server)
     if options.json:
-        print_json(best_document(sweep, records, top=options.top, server=server))
+        print_json(best_document(found, top=max(0, options.top), server=server))
     else:
-        print_best(sweep, records, top=options.top, server=server)
+        print_best(found, top=options.top, server=server)
     return 0
 
 
@@ -61,86 +56,61 @@ def link_of(sweep: SweepRecord, server: str) -> str | None:
     return view_link(server, sweep.mlflow_experiment_id)
 
 
-def best_document(
-    sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str
-) -> dict[str, Any]:
+def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any]:
     """The leaderboard as JSON, best first."""
-    tunings = arm_tunings(records)
-    recommended = recommend(records)
-    budgets = []
-    for target, group in by_budget(records).items():
-        noise = budget_noise(group)
-        budgets.append(
-            {
-                "target_flops": target,
-                "convention": group[0].proposal.budget.convention,
-                "seed_noise_nats": noise.seed_noise_nats,
-                "seed_noise_degrees_of_freedom": noise.degrees_of_freedom,
-                "recommended": recommended[target].config_hash,
-                "leaderboard": [_entry(record, noise, tunings) for record in _top(group, top)],
-            }
-        )
     return {
-        "link": link_of(sweep, server),
-        "budgets": budgets,
-        "tuning": [asdict(tuning) for tuning in tunings.values()],
-        "compute_equivalent_gains": [asdict(gain) for gain in gains_of(records)],
+        "link": link_of(found.sweep, server),
+        "budgets": [
+            {
+                "target_train_flops": board.target_train_flops,
+                "convention": board.convention,
+                "seed_noise_nats": board.seed_noise_nats,
+                "seed_noise_degrees_of_freedom": board.degrees_of_freedom,
+                "recommended": board.recommended.config_hash,
+                "leaderboard": [_entry(entry) for entry in board.entries[: top or None]],
+            }
+            for board in found.budgets
+        ],
+        "tuning": [asdict(tuning) for tuning in found.tunings],
+        "compute_equivalent_gains": [asdict(gain) for gain in found.gains],
     }
 
 
-def _top(group: list[TrialRecord], top: int) -> list[TrialRecord]:
-    return group if top <= 0 else group[:top]
-
-
-def _entry(
-    record: TrialRecord, noise: BudgetNoise, tunings: dict[SearchArm, ArmTuning]
-) -> dict[str, Any]:
+def _entry(entry: Entry) -> dict[str, Any]:
+    """One result: words, then its row of numbers under the names that MLflow shows."""
+    record = entry.record
     proposal, config, outcome = record.proposal, record.proposal.config, record.outcome
     assert outcome is not None
-    convention = proposal.budget.convention
     return {
         "arm": proposal.arm,
-        "architecture": asdict(config.architecture),
-        "parameters": count_parameters(config.architecture).total,
-        "tokens": config.tokens,
-        "epochs": outcome.epochs,
-        "forward_flops_per_token": forward_flops_per_token(config.architecture)[convention],
-        "train_flops": proposal.train_flops,
-        "learning_rate": config.training.learning_rate,
+        "family": proposal.family,
+        "architecture": canonical_form(config.architecture),
         "seed": config.init_seed,
         "data_seed": config.data_seed,
-        "loss_nats": outcome.loss_nats,
-        "bits_per_byte": outcome.bits_per_byte,
         "config_hash": record.config_hash,
         "run_id": record.mlflow_run_id,
         "purpose": proposal.purpose,
-        "tuning": tuning_of(record, tunings),
-        "tied_with_best": _is_tied(record, noise),
+        "tuning": entry.tuning,
+        "tied_with_best": entry.tied_with_best,
         "warnings": list(outcome.warnings),
+        **{name: json_number(value) for name, value in entry.numbers.items()},
     }
 
 
-def _is_tied(record: TrialRecord, noise: BudgetNoise) -> bool | None:
-    """Whether the trial cannot be told from the first; None where no replicate tells the noise."""
-    return None if noise.seed_noise_nats is None else record.config_hash in noise.tied
-
-
-def print_best(sweep: SweepRecord, records: list[TrialRecord], *, top: int, server: str) -> None:
+def print_best(found: Leaderboard, *, top: int, server: str) -> None:
     """The leaderboard as one table per budget, a row per configuration, then the link."""
     from rich.console import Console
 
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    groups = by_budget(records)
-    if not groups:
+    console, sweep = Console(width=None if sys.stdout.isatty() else 120), found.sweep
+    if not found.budgets:
         print(f"{sweep.name} has no result yet; `isoflop status {sweep.name}` says what it does")
         return
-    recommended = recommend(records)
-    for target, group in groups.items():
-        shown = _shown(group, top, recommended[target])
-        console.print(_table(_title(target, group), group, shown, recommended[target]))
+    for board in found.budgets:
+        shown = _shown(board, top)
+        console.print(_table(board, shown))
         for line in _warnings(shown):
             print(line)
-    print_comparisons(records)
+    print_comparisons(found)
     link = link_of(sweep, server)
     if link is None:
         talk("not in MLflow yet: run the sweep again with MLflow reachable")
@@ -154,11 +124,12 @@ Rows = dict[int, list[TrialRecord]]
 """Results of a configuration, one for each of its seeds, by its rank."""
 
 
-def _shown(group: list[TrialRecord], top: int, recommended: TrialRecord) -> Rows:
+def _shown(board: BudgetBoard, top: int) -> Rows:
     """The rows of a table: lowest mean loss over seeds first, and what is recommended."""
-    configurations = by_configuration(group).values()
+    records = [entry.record for entry in board.entries]
+    configurations = by_configuration(records).values()
     rows = enumerate(sorted(configurations, key=lambda runs: fmean(map(loss_of, runs))), start=1)
-    return {n: runs for n, runs in rows if n <= top or top <= 0 or recommended in runs}
+    return {n: runs for n, runs in rows if n <= top or top <= 0 or board.recommended in runs}
 
 
 def _warnings(shown: Rows) -> list[str]:
@@ -173,28 +144,28 @@ def _warnings(shown: Rows) -> list[str]:
     ]
 
 
-def _table(title: str, group: list[TrialRecord], shown: Rows, recommended: TrialRecord) -> Any:
+def _table(board: BudgetBoard, shown: Rows) -> Any:
     from rich.table import Table
 
-    noise = budget_noise(group)
-    table = Table(title=title, title_justify="left")
-    columns = ("arm", "layers", "K", "width", "deep", "wide", "params", "tokens", "tok/par")
+    tied = {entry.record.config_hash for entry in board.entries if entry.tied_with_best}
+    table = Table(title=_title(board), title_justify="left")
+    columns = ("arm", "shape", "parameters", "tokens", "tok/par")
     for column in ("#", *columns, "lr", "seeds", "loss\n(nats)", "bits/\nbyte"):
-        table.add_column(column, justify="left" if column == "arm" else "right")
+        table.add_column(column, justify="left" if column in ("arm", "shape") else "right")
     for rank, runs in shown.items():
-        mark = "*" if recommended in runs else ""
-        mark += "=" if _is_tied(runs[0], noise) else ""
+        mark = "*" if board.recommended in runs else ""
+        mark += "=" if runs[0].config_hash in tied else ""
         table.add_row(f"{mark}{rank}", *_cells(runs))
     return table
 
 
-def _title(target: float, group: list[TrialRecord]) -> str:
-    noise, convention = budget_noise(group), group[0].proposal.budget.convention
-    title = f"{target:.3g} training FLOPs ({convention}): {len(group)} results"
-    if noise.seed_noise_nats is None:
+def _title(board: BudgetBoard) -> str:
+    count, noise = len(board.entries), board.seed_noise_nats
+    title = f"{board.target_train_flops:.3g} training FLOPs ({board.convention}): {count} results"
+    if noise is None:
         return title + "; without replicates nothing says what is a tie; * recommended"
     return title + (
-        f"; seed noise {noise.seed_noise_nats:.4f} nats ({noise.degrees_of_freedom} degrees of "
+        f"; seed noise {noise:.4f} nats ({board.degrees_of_freedom} degrees of "
         f"freedom)\nmean over seeds; = cannot be told from the first at 5 %; * recommended: lowest "
         f"without luck"
     )
@@ -203,17 +174,13 @@ def _title(target: float, group: list[TrialRecord]) -> str:
 def _cells(runs: list[TrialRecord]) -> list[str]:
     record, config = runs[0], runs[0].proposal.config
     bits = [run.outcome.bits_per_byte for run in runs if run.outcome and run.outcome.bits_per_byte]
-    a, total = config.architecture, count_parameters(config.architecture).total
+    numbers = configuration_numbers(record.proposal)
     return [
         record.proposal.arm,
-        str(a.num_layers),
-        str(a.num_loops),
-        str(a.d_model),
-        str(a.deep_ffn or "-"),
-        str(a.wide_ffn or "-"),
-        _short(total),
+        shape_in_words(config.architecture),
+        _short(numbers["parameters"]),
         _short(config.tokens),
-        f"{config.tokens / total:.1f}",
+        f"{numbers['tokens_per_parameter']:.1f}",
         f"{config.training.learning_rate:.3g}",
         str(len(runs)),
         f"{fmean(map(loss_of, runs)):.4f}",

@@ -11,7 +11,7 @@ from typing import Literal
 from experiments.cli import EXIT_DONE, EXIT_FAILED
 from experiments.command import default_home, parse_options, print_json, talk
 from experiments.setup import standard_output_kept_clean
-from runners.machine.files import PARTIAL_SUFFIX
+from runners.machine.files import PARTIAL_SUFFIX, abandoned_partials
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.ledger import FILE_NAME, Ledger, TrialRecord
 
@@ -83,7 +83,7 @@ def examine(ledger: Ledger, tracking_uri: str) -> list[Finding]:
     alive = holder is not None and not holder.process.is_gone
     if alive:
         talk(f"{holder} works on this home: what it has not finished may show below")
-    findings = [*_examine_home(ledger)]
+    findings = [*_examine_home(ledger), *_examine_cache(ledger.home / "cache")]
     for sweep in ledger.sweep_names():
         records = ledger.trials(sweep)
         findings += _examine_records(sweep, records, alive=alive)
@@ -113,6 +113,18 @@ def _examine_home(ledger: Ledger) -> Iterator[Finding]:
                 ),
                 remedy="run the trial again with another init seed to see which one holds",
             )
+
+
+def _examine_cache(cache: Path) -> Iterator[Finding]:
+    """What a process left that was killed while it prepared text."""
+    for partial in abandoned_partials(cache):
+        yield Finding(
+            place="files",
+            sweep=None,
+            config_hash=None,
+            problem=f"{partial} ({partial.stat().st_size:,} bytes) was left by a killed process",
+            remedy="the next `isoflop sweep` or `plan` in this home removes it",
+        )
 
 
 def _examine_records(sweep: str, records: list[TrialRecord], *, alive: bool) -> Iterator[Finding]:

@@ -173,10 +173,11 @@ def run_gauntlet(options: FitOptions) -> int:
 
 
 def _sweep_frame(options: FitOptions) -> pl.DataFrame:
-    from experiments.sweep_table import load_frame
+    from analysis.points.sweep_frame import sweep_frame
+    from experiments.setup import sweep_name
 
     assert options.experiment is not None
-    return load_frame(options.experiment, options.home)
+    return sweep_frame(sweep_name(options.experiment), options.home)
 
 
 def run_sweep(options: FitOptions) -> int:
@@ -185,8 +186,8 @@ def run_sweep(options: FitOptions) -> int:
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
     from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
+    from experiments.fit_logging import log_sweep_fit
     from experiments.setup import sweep_name
-    from experiments.sweep_table import log_sweep_fit
 
     assert options.experiment is not None
     fitted = fit_sweep(
@@ -322,10 +323,12 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
     """The law that was asked for; the power law over the column that the table has."""
     from analysis.laws.registry import law_named, power_law_of
+    from analysis.points.column_names import with_sweep_names
     from analysis.points.table_files import read_frame
 
     name = options.law or "chinchilla"
     if name != "power":
         return law_named(name)
     frame = read_frame(table) if isinstance(table, Path) else table
-    return power_law_of(frame.columns, roles, options.over)
+    offered = [*frame.columns, *with_sweep_names(frame.columns)]
+    return power_law_of(offered, roles, options.over)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import tyro
 
+from experiments.arm_options import architecture_options, own_field_names, taken_options
 from experiments.command import default_home, parse_options, print_json, talk
 from spaces.architecture import Architecture
+from spaces.arms.contract import find_arm
+from spaces.errors import RequestError
 from spaces.flops import CONVENTIONS, Convention, FlopsByConvention
 
 if TYPE_CHECKING:
@@ -18,9 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class FlopsOptions:
-    """The FLOP certificate of one architecture, on the meta device: 7 B parameters in seconds."""
+    """The FLOP certificate of one architecture, on the meta device: 7 B parameters in seconds.
 
-    architecture: tyro.conf.OmitArgPrefixes[Architecture]
+    What only one arm has is an option, too: --arm moe --num-experts 8 --top-k 2 --expert-ffn 256.
+    """
+
+    architecture: tyro.conf.OmitArgPrefixes[architecture_options()]  # type: ignore[valid-type]
     """The architecture to certify."""
     convention: Convention = "full"
     """Convention of the alpha in the JSON document; the readable certificate shows all three."""
@@ -32,10 +38,12 @@ class FlopsOptions:
 
 def run(argv: list[str]) -> int:
     """Print the certificate. Raises where counters disagree or meet an unknown operator."""
+    argv, own = taken_options(argv, own_field_names())
     options = parse_options(FlopsOptions, argv, verb="flops")
+    architecture = architecture_of(vars(options.architecture), own)
     from spaces.certificate import certify
 
-    certificate = certify(options.architecture)
+    certificate = certify(architecture)
     if options.json:
         print_json(certificate_document(certificate, options.convention))
         talk(f"certified in {certificate.wall_seconds:.1f} s")
@@ -44,27 +52,48 @@ def run(argv: list[str]) -> int:
     return 0
 
 
+def architecture_of(flat: dict[str, Any], own: dict[str, list[str]]) -> Architecture:
+    """The architecture that the options name. Raises `RequestError`."""
+    arm = find_arm(flat["arm"])
+    if arm.fields is None:
+        if own:
+            raise RequestError(f"the {arm.name} arm has no {', '.join(own)}")
+        return Architecture(**flat)
+    kinds = get_type_hints(arm.fields)
+    values = {name: typed(name, kinds[name], words) for name, words in own.items() if name in kinds}
+    if stray := own.keys() - kinds.keys():
+        raise RequestError(f"the {arm.name} arm has no {', '.join(sorted(stray))}")
+    return Architecture(**flat, own=values)
+
+
+def typed(name: str, kind: Any, words: list[str]) -> Any:
+    """One value of an option. Raises `RequestError`."""
+    try:
+        (word,) = words
+        return kind(word)
+    except (TypeError, ValueError):
+        kind_name = getattr(kind, "__name__", str(kind))
+        raise RequestError(f"{name} takes one {kind_name}, got {' '.join(words)!r}") from None
+
+
 def certificate_document(certificate: FlopCertificate, convention: Convention) -> dict[str, Any]:
     """The JSON contract of ``isoflop flops``; counters are forward FLOPs per token, ``full``."""
-    counters = certificate.counters
+    counted = certificate.counted_per_token()
     return {
         "parameters": certificate.parameters.as_dict(),
         "forward_flops_per_token": certificate.forward_flops_per_token.as_dict(),
         "layer_flops_per_token": certificate.layer_flops_per_token.as_dict(),
         "train_flops_per_token": certificate.train_flops_per_token.as_dict(),
         "alpha": certificate.alpha[convention],
-        "counters": {
-            "fvcore": counters.fvcore.full,
-            "closed_form": counters.closed_form.full,
-            "meta": counters.meta.full,
-        },
+        "counters": {name: counted[name].full for name in ("fvcore", "closed_form", "meta")},
         "agree": certificate.agree,
+        "active_parameters": certificate.active_parameters,
     }
 
 
 def certificate_text(certificate: FlopCertificate) -> str:
     """The certificate for a person."""
-    counters = certificate.counters
+    counted = certificate.counted_per_token()
     lines = [
         architecture_text(certificate.architecture),
         "",
@@ -72,7 +101,10 @@ def certificate_text(certificate: FlopCertificate) -> str:
     ]
     lines += [
         f"  {name:<22}{count / 1e6:>14,.1f}{count:>18,}"
-        for name, count in certificate.parameters.as_dict().items()
+        for name, count in [
+            *certificate.parameters.as_dict().items(),
+            ("active", certificate.active_parameters),
+        ]
     ]
     lines += [
         "",
@@ -83,9 +115,9 @@ def certificate_text(certificate: FlopCertificate) -> str:
         f"  {'alpha':<22}" + "".join(f"{certificate.alpha[name]:>14.4f}" for name in CONVENTIONS),
         "",
         "model, forward, as counted by",
-        flops_row("fvcore", counters.fvcore),
-        flops_row("PyTorch on meta", counters.meta),
-        flops_row("the closed form", counters.closed_form),
+        flops_row("fvcore", counted["fvcore"]),
+        flops_row("PyTorch on meta", counted["meta"]),
+        flops_row("the arm's price", counted["closed_form"]),
         "",
         f"The three counters agree exactly. Certified in {certificate.wall_seconds:.1f} s.",
         "2 FLOPs per multiply-add; attention scores over the whole square (full), half of it "
@@ -95,22 +127,15 @@ def certificate_text(certificate: FlopCertificate) -> str:
 
 
 def architecture_text(architecture: Architecture) -> str:
-    """One line on the shape, one on the variants that the arm has."""
-    a = architecture
-    sizes = [
-        f"{name} {size}" for name, size in (("deep", a.deep_ffn), ("wide", a.wide_ffn)) if size
-    ]
-    variants = [f"query and key norm {a.qk_norm}"]
-    if a.has_wide_path:
-        variants.append(f"wide attention {'yes' if a.wide_attention else 'no'}")
-    if a.arm in ("dual", "loop"):
-        variants.append(f"loop output {a.loop_output}")
-    if a.arm == "dual":
-        variants.append(f"gates {a.gate_mode}")
+    """One line on the shape, one on sizes and variants that the arm has."""
+    a, arm = architecture, find_arm(architecture.arm)
+    sizes = [f"{name} {value:g}" for name, value in arm.numbers(a).items() if value is not None]
+    variants = {"query and key norm": a.qk_norm} | arm.variants(a)
     return (
-        f"{a.arm}: {a.num_layers} layers, K {a.num_loops}, width {a.d_model} "
-        f"({a.d_model // a.head_dim} heads of {a.head_dim}), FFN {', '.join(sizes)}, "
-        f"context {a.context_length}, vocabulary {a.vocab_size}\n{', '.join(variants)}"
+        f"{a.arm}: {a.num_layers} layers, width {a.d_model} "
+        f"({a.d_model // a.head_dim} heads of {a.head_dim}), {', '.join(sizes)}, "
+        f"context {a.context_length}, vocabulary {a.vocab_size}\n"
+        f"{', '.join(f'{name} {value}' for name, value in variants.items())}"
     )
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from analysis.sweep.sweep_status import SweepStatus, status
 from experiments.command import parse_options, print_json
-from experiments.setup import SweepOptions, json_number, open_sweep
-from search.asked.settings import LimitSettings
-from search.limits.caps import caps_in_words
-from search.record.ledger import SweepRecord, TrialRecord
-from search.record.spending import speed, spending, worker_seconds
+from experiments.setup import SweepOptions, json_number, sweep_name
+from search.record.trial_records import TrialRecord
 
 
 @dataclass(frozen=True)
@@ -23,66 +19,29 @@ class StatusOptions(SweepOptions):
 def run(argv: list[str]) -> int:
     """Print the status."""
     options = parse_options(StatusOptions, argv, verb="status")
-    ledger, name = open_sweep(options)
-    asked, records = asked_of(ledger.sweep(name)), ledger.trials(name)
-    ledger.close()
+    found = status(sweep_name(options.experiment), options.home)
     if options.json:
-        print_json(status_document(asked, records))
+        print_json(status_document(found))
     else:
-        print_status(name, asked, records)
+        print_status(found)
     return 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """What the sweep was asked for when it last ran, command line included."""
-
-    trials: int
-    """Of the whole sweep."""
-    budgets: tuple[float, ...]
-    """Training FLOPs of each budget."""
-    limits: LimitSettings
-    """Of these, the caps."""
-
-
-def asked_of(sweep: SweepRecord) -> Asked:
-    """Read from what the ledger keeps, which another version of the code may have written."""
-    stored = json.loads(sweep.experiment_json)
-    caps = {name: stored["limits"].get(name) for name in ("max_flops", "max_hours")}
-    return Asked(
-        trials=stored["trials"],
-        budgets=tuple(stored["budget"]["train_flops"]),
-        limits=LimitSettings(**caps),
-    )
-
-
-def flops_of(records: list[TrialRecord]) -> dict[str, Any]:
-    """Training FLOPs of a sweep: spent by its attempts (in all and by purpose), and counted by
-    results."""
-    parts = spending(records)
-    return {
-        "spent": json_number(sum(parts.values())),
-        "counted": sum(record.proposal.train_flops for record in records if record.is_result),
-        "by_purpose": {purpose: json_number(flops) for purpose, flops in parts.items()},
-    }
-
-
-def status_document(asked: Asked, records: list[TrialRecord]) -> dict[str, Any]:
+def status_document(found: SweepStatus) -> dict[str, Any]:
     """The status as JSON."""
+    parts = {name: json_number(flops) for name, flops in found.train_flops_by_purpose.items()}
     return {
-        "trials_asked": asked.trials,
-        "trials": [_trial(record) for record in records],
-        "flops": flops_of(records),
-        "worker_seconds": worker_seconds(records),
-        "speed": asdict(speed(records)),
-        "caps": _caps(asked, records),
+        "trials_asked": found.trials_asked,
+        "trials": [_trial(record) for record in found.trials],
+        "flops": {
+            "spent": json_number(found.train_flops_spent),
+            "counted": found.train_flops_behind_results,
+            "by_purpose": parts,
+        },
+        "worker_seconds": found.worker_seconds,
+        "speed": asdict(found.speed),
+        "caps": list(found.caps),
     }
-
-
-def _caps(asked: Asked, records: list[TrialRecord]) -> list[str]:
-    counted = sum(record.set_aside is None for record in records)
-    to_come = asked.budgets if counted < asked.trials else ()
-    return caps_in_words(asked.limits, records, to_come, now=time.time())
 
 
 def _trial(record: TrialRecord) -> dict[str, Any]:
@@ -104,35 +63,40 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
     }
 
 
-def print_status(name: str, asked: Asked, records: list[TrialRecord]) -> None:
+def print_status(found: SweepStatus) -> None:
     """The status for a person: counts, every trial that is not simply complete, FLOPs and caps."""
     states: dict[str, int] = {}
-    for record in records:
+    for record in found.trials:
         state = "set aside" if record.set_aside else record.state
         states[state] = states.get(state, 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print(f"{name}: {len(records)} of {asked.trials} trials: {counts or 'none yet'}")
-    for record in records:
+    number, asked = len(found.trials), found.trials_asked
+    print(f"{found.sweep.name}: {number} of {asked} trials: {counts or 'none yet'}")
+    for record in found.trials:
         if record.state not in ("complete", "reused") or record.set_aside:
             print("  " + _line(record))
-    flops = flops_of(records)
-    print(f"training FLOPs: {flops['spent']:.4g} spent, {flops['counted']:.4g} behind results")
-    parts = [f"{purpose} {spent:.4g}" for purpose, spent in flops["by_purpose"].items() if spent]
+    _print_spending(found)
+    for cap in found.caps:
+        print(f"cap: {cap}")
+
+
+def _print_spending(found: SweepStatus) -> None:
+    spent, behind = found.train_flops_spent, found.train_flops_behind_results
+    print(f"training FLOPs: {spent:.4g} spent, {behind:.4g} behind results")
+    by_purpose = found.train_flops_by_purpose.items()
+    parts = [f"{purpose} {flops:.4g}" for purpose, flops in by_purpose if flops]
     if parts:
         print(f"spent on: {', '.join(parts)}")
-    seconds = worker_seconds(records)
-    total = sum(seconds.values())
+    total = sum(found.worker_seconds.values())
     if total:
-        shares = ", ".join(f"{what} {part / total:.0%}" for what, part in seconds.items())
+        seconds = found.worker_seconds.items()
+        shares = ", ".join(f"{what} {part / total:.0%}" for what, part in seconds)
         print(f"worker time: {total / 60:.1f} min ({shares})")
-    found = speed(records)
-    if found.trials_per_worker_hour is not None:
-        share = found.median_utilization
+    if found.speed.trials_per_worker_hour is not None:
+        share = found.speed.median_utilization
         where = "of the bfloat16 peak while training (median, full FLOPs)"
         used = "" if share is None else f", {share:.1%} {where}"
-        print(f"speed: {found.trials_per_worker_hour:.0f} trials a worker-hour{used}")
-    for cap in _caps(asked, records):
-        print(f"cap: {cap}")
+        print(f"speed: {found.speed.trials_per_worker_hour:.0f} trials a worker-hour{used}")
 
 
 def _line(record: TrialRecord) -> str:

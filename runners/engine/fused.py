@@ -1,6 +1,6 @@
 """How does a model run on a GPU? Its pieces between matrix products in kernels of their own.
 
-The model's methods are replaced on its instances, the plain ones in `spaces.layers` stay what a CPU
+The model's methods are replaced on its instances, the plain ones in `spaces.parts` stay what a CPU
 runs. Nothing here depends on depth, K, width, batch or the size of a feed-forward. Importing this
 needs Triton, which is there where torch is built for a GPU.
 """
@@ -17,28 +17,25 @@ from runners.engine.kernels.feed_forward import swiglu_product
 from runners.engine.kernels.mixing import end_loop, gated_sum
 from runners.engine.kernels.steps import fork_norm, step, step_norm
 from runners.engine.kernels.tokens import look_up
-from spaces.layers import (
-    Attention,
-    Block,
-    DeepPath,
-    Layer,
-    RMSNorm,
-    Rotation,
-    SwiGLU,
-    TokenEmbedding,
-)
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
+from spaces.parts.attention import Attention, Rotation
+from spaces.parts.block import Block
+from spaces.parts.experts import Experts
+from spaces.parts.feed_forward import SwiGLU
+from spaces.parts.layers import DeepPath, Layer
+from spaces.parts.norm import RMSNorm
+from spaces.parts.vocabulary import TokenEmbedding
 
 REPLACED = ("attend", "add_ffn", "mix", "combine", "look_up", "forward", "activate", "position")
 """Every method that a module may have in another form here."""
 
 
-def use_kernels(model: DualPathModel) -> None:
+def use_kernels(model: LanguageModel) -> None:
     """Let the model's layers run in kernels of their own."""
     for module in model.modules():
         if isinstance(module, Attention) and has_kernel(module.head_dim):
             _replace(module, position=partial(_position, module))
-        elif isinstance(module, SwiGLU):
+        elif isinstance(module, SwiGLU | Experts):
             _replace(module, activate=swiglu_product)
         elif isinstance(module, Block):
             _replace(module, attend=partial(_attend, module), add_ffn=step)
@@ -51,7 +48,7 @@ def use_kernels(model: DualPathModel) -> None:
     _replace(model.final_norm, forward=partial(_norm, model.final_norm))
 
 
-def release(model: DualPathModel) -> None:
+def release(model: LanguageModel) -> None:
     """Undo it: a module that holds a method bound to itself would outlive its last user."""
     for module in model.modules():
         for name in REPLACED:

@@ -18,7 +18,7 @@ from runners.engine.validation import TOKENS_AT_ONCE, BatchSums
 from search.limits.memory import fitting_micro_batch
 from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 USABLE_SHARE = 0.9
 """Of a device's free memory, what a step may be predicted to need."""
@@ -70,7 +70,7 @@ class GraphEngine:
             memory_bytes=USABLE_SHARE * torch.cuda.mem_get_info(device)[0],
         )
         with device:  # made in place: a copy on the host would take longer than all the rest
-            model = DualPathModel(architecture, seed=init_seed)
+            model = LanguageModel(architecture, seed=init_seed)
         self._eager = EagerEngine(model, recipe, micro_batch_sequences=size)
         use_kernels(self._eager.working.model)
         shape = (recipe.batch_sequences, architecture.context_length)
@@ -133,7 +133,7 @@ class GraphEngine:
             tensor.zero_()
 
     @property
-    def model(self) -> DualPathModel:
+    def model(self) -> LanguageModel:
         """The model, in its present state."""
         return self._eager.model
 
@@ -142,7 +142,9 @@ class GraphEngine:
         """Sequences of one forward and backward pass."""
         return self._eager.micro_batch_sequences
 
-    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
+    def step(
+        self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float, index: int = 0
+    ) -> Tensor:
         """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
         if len(inputs_BT) != len(self._inputs):
             return self._eager.step(inputs_BT, targets_BT, learning_rate=learning_rate)
@@ -153,7 +155,7 @@ class GraphEngine:
         return self._loss.clone()
 
     def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
-        """Loss and routing of validation sequences in the model's present state."""
+        """Loss and readouts of validation sequences in the model's present state."""
         if len(inputs_BT) != self.validation_sequences:
             return self._eager.validation_sums(inputs_BT, targets_BT)
         inputs, targets = self._validation_batch()

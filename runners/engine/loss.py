@@ -1,11 +1,10 @@
-"""What does training minimise? Cross-entropy, plus what the recipe charges for loops and gates.
+"""What does training minimise? The arm's objective: cross-entropy, and what it adds to it.
 
-``loss = mean cross-entropy + ponder_penalty * E[loops] + gate_entropy_penalty * H(deep share)``,
-the last two as means over layers and tokens, in loops and nats. The cross-entropy is also returned
-by itself: it is what a record calls loss.
+The recipe's penalties charge for what an arm reads off itself (for loops and gates: the expected
+number of loops and the entropy of the deep share, as means over layers and tokens, in loops and
+nats). The cross-entropy is also returned by itself: it is what a record calls loss.
 
-Shapes in names: N tokens of a batch, B sequences, T tokens of one, D width, V vocabulary, L layers,
-K loops.
+Shapes in names: N tokens of a batch, B sequences, T tokens of one, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,56 +17,48 @@ from torch import Tensor
 
 from search.limits.memory import LOGITS_AT_ONCE
 from search.record.trial import TrainingRecipe
-from spaces.layers import at_least_float32
-from spaces.model import DualPathModel, Routing
+from spaces.arms.contract import Batch
+from spaces.model import LanguageModel
+from spaces.parts.norm import at_least_float32
 
 
 def training_loss(
-    model: DualPathModel, inputs_BT: Tensor, targets_BT: Tensor, recipe: TrainingRecipe
+    model: LanguageModel,
+    inputs_BT: Tensor,
+    targets_BT: Tensor,
+    recipe: TrainingRecipe,
+    *,
+    seed: int = 0,
+    step: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """What to differentiate, and the mean cross-entropy in nats per token (detached)."""
-    hidden_BTD, routing = model.hidden_with_routing(inputs_BT)
-    cross_entropy = summed_cross_entropy(model, hidden_BTD, targets_BT) / targets_BT.numel()
-    loss = cross_entropy
-    if recipe.ponder_penalty:
-        loss = loss + recipe.ponder_penalty * expected_loops(routing)
-    if recipe.gate_entropy_penalty:
-        loss = loss + recipe.gate_entropy_penalty * deep_share_entropy(routing).mean()
-    return loss, cross_entropy.detach()
+
+    def mean_nats(hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+        return summed_cross_entropy(model, hidden_BTD, targets_BT) / targets_BT.numel()
+
+    batch = Batch(
+        inputs_BT=inputs_BT,
+        targets_BT=targets_BT,
+        mean_nats=mean_nats,
+        charges=charges_of(recipe),
+        seed=seed,
+        step=step,
+    )
+    objective = model.arm.objective(model, batch)
+    return objective.loss, objective.cross_entropy
 
 
-def summed_cross_entropy(model: DualPathModel, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+def charges_of(recipe: TrainingRecipe) -> dict[str, float]:
+    """What a recipe charges for, by the name of its field."""
+    return {name: value for name, value in vars(recipe).items() if name.endswith("_penalty")}
+
+
+def summed_cross_entropy(model: LanguageModel, hidden_BTD: Tensor, targets_BT: Tensor) -> Tensor:
     """Sum over tokens of ``-log p(target)`` in nats, through the model's head."""
     loss: Tensor = _HeadCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden_BTD.flatten(0, 1), model.head.weight, targets_BT.flatten()
     )
     return loss
-
-
-def deep_share(routing: Routing) -> Tensor:
-    """g_d / (g_d + g_w), L x B x T, in float32."""
-    assert routing.gates_LBT2 is not None, "only the dual arm has gates"
-    gates = routing.gates_LBT2.float()
-    share: Tensor = gates[..., 0] / gates.sum(dim=-1)
-    return share
-
-
-def deep_share_entropy(routing: Routing) -> Tensor:
-    """Binary entropy of the deep share in nats, L x B x T; 0 where there are no gates."""
-    if routing.gates_LBT2 is None:
-        return torch.zeros(())
-    share = deep_share(routing)
-    entropy: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
-    return entropy
-
-
-def expected_loops(routing: Routing) -> Tensor:
-    """Mean over layers and tokens of ``sum_t t q_t``; 0 where nothing chooses between loops."""
-    if routing.loop_weights_LBTK is None:
-        return torch.zeros(())
-    weights = routing.loop_weights_LBTK.float()
-    loops_K = torch.arange(1, weights.shape[-1] + 1, device=weights.device, dtype=weights.dtype)
-    return (weights @ loops_K).mean()
 
 
 def nats_of(logits_NV: Tensor, targets_N: Tensor) -> Tensor:

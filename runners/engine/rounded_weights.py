@@ -1,8 +1,8 @@
 """Which weights does a step compute with? The model's own in float32, or a bfloat16 copy of them.
 
-In ``bfloat16`` every projection's weights (attention, SwiGLU, head, gates, routers) are rounded
-once per step, so that the products and the state between them run in bfloat16. The model's own
-weights, the embedding, the norms, the step scales and the optimizer stay float32.
+In ``bfloat16`` every weight that is declared so (of attention, SwiGLU, experts, head, gates and
+routers) is rounded once per step, so that the products and the state between them run in bfloat16.
+The model's own weights, the embedding, the norms, the step scales and the optimizer stay float32.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from search.record.trial import Precision
-from spaces.layers import Projection
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 
 class WorkingModel:
     """A model to compute with, and the way of its gradients back to the weights that are trained.
 
     ``model`` is the trained model itself in float32, else a second one that shares with it all but
-    the projections' weights.
+    the rounded weights.
     """
 
-    def __init__(self, trained: DualPathModel, precision: Precision) -> None:
+    def __init__(self, trained: LanguageModel, precision: Precision) -> None:
         self.model = trained if precision == "float32" else _rounded_copy(trained)
         pairs = [
             (own, copy)
@@ -56,21 +55,24 @@ class WorkingModel:
 
 def _taken_gradient(parameter: Tensor) -> Tensor:
     gradient = parameter.grad
-    assert gradient is not None, "every projection takes part in every step"
+    assert gradient is not None, "every rounded weight takes part in every step"
     parameter.grad = None
     return gradient
 
 
-def _rounded_copy(trained: DualPathModel) -> DualPathModel:
+def _rounded_copy(trained: LanguageModel) -> LanguageModel:
     with torch.device("meta"):
-        copy = DualPathModel(trained.architecture)
-    weights: dict[str, Tensor] = {}
-    for name, module in trained.named_modules():
-        for leaf, parameter in module.named_parameters(recurse=False):
-            key = f"{name}.{leaf}" if name else leaf
-            is_rounded = isinstance(module, Projection)
-            weights[key] = nn.Parameter(parameter.detach().bfloat16()) if is_rounded else parameter
-    copy.load_state_dict(weights, assign=True)
+        copy = LanguageModel(trained.architecture)
+    weights: dict[str, Tensor] = {
+        each.name: (
+            nn.Parameter(each.parameter.detach().bfloat16())
+            if each.weight.is_rounded
+            else each.parameter
+        )
+        for each in trained.declared()
+    }
+    state = {name: value for name, value in trained.state_dict().items() if name not in weights}
+    copy.load_state_dict(weights | state, assign=True)
     for name, buffer in trained.named_buffers():
         place, _, leaf = name.rpartition(".")
         setattr(copy.get_submodule(place), leaf, buffer)

@@ -7,16 +7,18 @@ waiting for the device.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from runners.engine.loss import training_loss
 from runners.engine.rounded_weights import WorkingModel
 from runners.engine.validation import BatchSums, batch_sums
 from search.record.trial import TrainingRecipe
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 NamedTensors = dict[str, Tensor]
 
@@ -29,7 +31,7 @@ class StepEngine(Protocol):
     """Trains one model, step by step."""
 
     @property
-    def model(self) -> DualPathModel:
+    def model(self) -> LanguageModel:
         """The model, in its present state."""
 
     @property
@@ -44,11 +46,16 @@ class StepEngine(Protocol):
     def validation_sequences(self) -> int | None:
         """Sequences that `validation_sums` likes best at once; None where any number will do."""
 
-    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
-        """Do one step; returns the mean cross-entropy before it, a scalar on the device."""
+    def step(
+        self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float, index: int = 0
+    ) -> Tensor:
+        """Do one step; returns the mean cross-entropy before it, a scalar on the device.
+
+        ``index`` counts the trial's steps, for objectives that depend on it.
+        """
 
     def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
-        """Loss and routing of validation sequences in the model's present state."""
+        """Loss and readouts of validation sequences in the model's present state."""
 
     def optimizer_tensors(self) -> NamedTensors:
         """The optimizer's state; empty before the first step."""
@@ -69,28 +76,32 @@ class EagerEngine:
 
     def __init__(
         self,
-        model: DualPathModel,
+        model: LanguageModel,
         recipe: TrainingRecipe,
         *,
         micro_batch_sequences: int | None = None,
+        seed: int = 0,
     ) -> None:
+        """``seed`` of the trial, for objectives that draw."""
         self.model = model
         self.micro_batch_sequences = micro_batch_sequences or recipe.batch_sequences
         self.working = WorkingModel(model, recipe.precision)
         self._recipe = recipe
+        self._seed = seed
         self._parameters = list(model.parameters())
-        self._matrices: list[Tensor] = [*model.matrix_parameters()]
         device = self._parameters[0].device
-        self._learning_rate = torch.zeros((), device=device)
         self._weight_decay = torch.tensor(recipe.weight_decay, device=device)
-        self._optimizer = make_optimizer(model, recipe, self._learning_rate)
+        self._groups = rate_groups(model)
+        self._optimizer = make_optimizer(self._groups, recipe)
 
-    def step(self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float) -> Tensor:
+    def step(
+        self, inputs_BT: Tensor, targets_BT: Tensor, *, learning_rate: float, index: int = 0
+    ) -> Tensor:
         """Do one step; raises `OutOfMemoryAtOneSequence` where no micro-batch fits."""
         self.set_learning_rate(learning_rate)
         while True:
             try:
-                return self.run(inputs_BT, targets_BT)
+                return self.run(inputs_BT, targets_BT, index=index)
             except torch.OutOfMemoryError as error:
                 reason = str(error).splitlines()[0]
             # outside the handler, whose traceback still holds the activations
@@ -98,13 +109,14 @@ class EagerEngine:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """The rate of the next `run`."""
-        self._learning_rate.fill_(learning_rate)
+        for group in self._groups:
+            group.learning_rate.fill_(learning_rate * group.factor)
 
     def set_weight_decay(self, weight_decay: float) -> None:
         """The decoupled decay of the runs from now on."""
         self._weight_decay.fill_(weight_decay)
 
-    def run(self, inputs_BT: Tensor, targets_BT: Tensor) -> Tensor:
+    def run(self, inputs_BT: Tensor, targets_BT: Tensor, *, index: int = 0) -> Tensor:
         """One step on the device alone: no value leaves it, so that it can be captured."""
         self._optimizer.zero_grad()
         self.working.refresh()
@@ -113,7 +125,9 @@ class EagerEngine:
         pieces = zip(torch.split(inputs_BT, size), torch.split(targets_BT, size), strict=True)
         for inputs, targets in pieces:
             share = len(inputs) / len(inputs_BT)
-            loss, cross_entropy = training_loss(self.working.model, inputs, targets, self._recipe)
+            loss, cross_entropy = training_loss(
+                self.working.model, inputs, targets, self._recipe, seed=self._seed, step=index
+            )
             torch.autograd.backward(loss * share)
             self.working.collect_gradients()
             total += cross_entropy * share
@@ -125,8 +139,10 @@ class EagerEngine:
     @torch.no_grad()
     def _decay(self) -> None:
         """AdamW's decoupled decay, as a tensor: a captured step takes another trial's value."""
-        kept = 1 - self._learning_rate * self._weight_decay
-        torch._foreach_mul_(self._matrices, kept)
+        for group in self._groups:
+            if group.decayed:
+                kept = 1 - group.learning_rate * self._weight_decay
+                torch._foreach_mul_(group.decayed, kept)
 
     def halve(self, *, num_sequences: int, reason: str) -> None:
         """Use micro-batches of half the size from now on."""
@@ -135,12 +151,12 @@ class EagerEngine:
         if size == 1:
             raise OutOfMemoryAtOneSequence(reason)
         self.micro_batch_sequences = size // 2
-        if self._learning_rate.is_cuda:
+        if self._weight_decay.is_cuda:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
     def validation_sums(self, inputs_BT: Tensor, targets_BT: Tensor) -> BatchSums:
-        """Loss and routing of validation sequences in the model's present state."""
+        """Loss and readouts of validation sequences in the model's present state."""
         self.working.refresh()
         return batch_sums(self.working.model, inputs_BT, targets_BT)
 
@@ -164,16 +180,41 @@ class EagerEngine:
                 state[what] = tensor.to(parameters[name].device)
 
 
-def make_optimizer(
-    model: DualPathModel, recipe: TrainingRecipe, learning_rate: Tensor
-) -> torch.optim.AdamW:
-    """AdamW (arXiv 1711.05101) in one fused kernel; the decay comes before it, on matrices only."""
+@dataclass(frozen=True, kw_only=True)
+class RateGroup:
+    """Parameters that are trained at one multiple of the recipe's rate."""
+
+    factor: float
+    """The multiple."""
+    learning_rate: Tensor
+    """The rate of the next step, a scalar on the device."""
+    parameters: list[nn.Parameter]
+    """All of them."""
+    decayed: list[Tensor]
+    """Of these, those that weight decay acts on."""
+
+
+def rate_groups(model: LanguageModel) -> list[RateGroup]:
+    """The model's parameters by their declared rate; one group where all are alike."""
+    groups: dict[float, RateGroup] = {}
+    for each in model.declared():
+        device, factor = each.parameter.device, each.weight.rate
+        if factor not in groups:
+            rate = torch.zeros((), device=device)
+            groups[factor] = RateGroup(factor=factor, learning_rate=rate, parameters=[], decayed=[])
+        groups[factor].parameters.append(each.parameter)
+        if each.weight.decays:
+            groups[factor].decayed.append(each.parameter)
+    return list(groups.values())
+
+
+def make_optimizer(groups: Sequence[RateGroup], recipe: TrainingRecipe) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101) in one fused kernel; the decay comes before it, where declared."""
     return torch.optim.AdamW(
-        model.parameters(),
-        lr=learning_rate,
+        [{"params": group.parameters, "lr": group.learning_rate} for group in groups],
         betas=(recipe.beta1, recipe.beta2),
         eps=recipe.adam_epsilon,
         weight_decay=0.0,
         fused=True,
-        capturable=learning_rate.is_cuda,
+        capturable=groups[0].learning_rate.is_cuda,
     )

@@ -43,7 +43,7 @@ from runners.mlflow.run_rows import (
 from runners.mlflow.saved_view import best_view, local_tracking_uri
 from search.record.crash_points import reach
 from search.record.ledger import Ledger, SweepRecord, TrialRecord
-from search.record.numbers import ranks
+from search.record.ranking import ranks
 from search.record.redaction import redact
 
 RANK_SECONDS = 20.0

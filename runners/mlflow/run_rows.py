@@ -8,13 +8,14 @@ holds it whole.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from runners.mlflow.saved_view import BEST_VIEW_KEY
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.redaction import redact
 from search.record.trial import TrialState
 from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.identity import canonical_form
 
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000
 """Characters that MLflow 3.17 keeps of a parameter's and of a tag's value."""
@@ -72,7 +73,7 @@ def configuration_points(record: TrialRecord) -> list[Point]:
     began = int((record.created_at or 0.0) * 1000)
     return [
         Point(name=name, value=value, step=0, milliseconds=began)
-        for name, value in configuration_numbers(record).items()
+        for name, value in configuration_numbers(record.proposal).items()
     ]
 
 
@@ -83,17 +84,19 @@ def outcome_points(record: TrialRecord) -> list[Point]:
     ended = int((record.accepted_at or 0.0) * 1000)
     return [
         Point(name=name, value=value, step=record.outcome.steps, milliseconds=ended)
-        for name, value in outcome_numbers(record).items()
+        for name, value in outcome_numbers(record.outcome).items()
     ]
 
 
 def trial_params(record: TrialRecord) -> dict[str, str]:
     """The configuration as flat strings, keys as in the record."""
-    config = asdict(record.proposal.config)
+    config = canonical_form(record.proposal.config)
     flat: dict[str, str] = {"arm": record.proposal.arm, "purpose": record.proposal.purpose}
     flat |= {f"axis.{name}": str(value) for name, value in record.proposal.axes.items()}
     for part in ("architecture", "training"):
         values = config.pop(part)
+        own = values.pop("own", {})
+        values |= own
         flat |= {f"{part}.{key}": str(value) for key, value in values.items() if value is not None}
     flat |= {key: str(value) for key, value in config.items()}
     return _fit(flat, LONGEST_PARAM, CONFIGURATION_FILE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -18,13 +18,14 @@ from runners.machine.device import is_device_failure
 from runners.text.corpus import Corpus
 from runners.trial.training import Engine, TrainingOptions, run_trial
 from search.record.trial import Outcome, Progress, TrialConfig
+from spaces.arms.registry import ArmFile
 from spaces.errors import RequestError
 
 StopReason = Literal["preempted", "pruned"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Assignment:
+class AssignedAttempt:
     """One attempt at a trial, as it travels to a worker."""
 
     attempt_id: int
@@ -35,6 +36,16 @@ class Assignment:
     """Where the attempt saves, and finds what an earlier one saved."""
     weights_path: Path | None
     """Where to leave the final weights, if they are kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What one worker is given at once: attempts, each with reports and an ending of its own."""
+
+    attempts: tuple[AssignedAttempt, ...]
+    """Trained one after the other."""
+    num_devices: int = 1
+    """Devices of the worker that they need; today's workers have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +84,13 @@ class WorkerOptions:
     """Time between checkpoints."""
     engine: Engine = "auto"
     """How steps run on a GPU."""
+    arm_files: tuple[ArmFile, ...] = ()
+    """Sources of arms that do not ship, for the worker's process to load."""
 
 
 class Pool(Protocol):
-    """Trains assignments, several at once."""
+    """Trains assignments, several at once. `assign` raises `RequestError` where no worker has the
+    devices that are asked for."""
 
     @property
     def num_workers(self) -> int:
@@ -101,37 +115,59 @@ class Pool(Protocol):
         """Let every worker go."""
 
 
-class StopFlag:
-    """Whether, and why, a running attempt should end at its next step."""
+class StopFlags:
+    """Whether, and why, each attempt of an assignment should end at its next step."""
 
     def __init__(self) -> None:
-        self.reason: StopReason | None = None
+        self._reasons: dict[int, StopReason] = {}
 
-    def __call__(self) -> StopReason | None:
-        return self.reason
+    def set(self, attempt_id: int, reason: StopReason) -> None:
+        """Ask an attempt to end."""
+        self._reasons[attempt_id] = reason
+
+    def of(self, attempt_id: int) -> Callable[[], StopReason | None]:
+        """The question that an attempt asks before every step."""
+        return lambda: self._reasons.get(attempt_id)
+
+
+def require_one_device(assignment: Assignment) -> None:
+    """Raise `RequestError` where an assignment needs more devices than a worker has."""
+    if assignment.num_devices != 1:
+        raise RequestError(
+            f"a worker has one device, but {assignment.num_devices} are asked for; trials on "
+            f"several devices need a pool whose workers have them"
+        )
 
 
 def train_assignment(
-    assignment: Assignment, options: WorkerOptions, stop: StopFlag
+    assignment: Assignment, options: WorkerOptions, stop: StopFlags
 ) -> Generator[Report]:
-    """What every worker does with an assignment.
+    """What every worker does with an assignment."""
+    for attempt in assignment.attempts:
+        yield from _train_attempt(attempt, options, stop.of(attempt.attempt_id))
+
+
+def _train_attempt(
+    attempt: AssignedAttempt, options: WorkerOptions, should_stop: Callable[[], StopReason | None]
+) -> Generator[Report]:
+    """One attempt to its ending.
 
     Raises `RequestError` where the trial cannot run here at all. Any other error is news of the
     attempt: without room on the disk it is preempted; with another error of the disk, or a GPU that
     this process can use no more, it is lost; what is left is a failure of the trial.
     """
     node, pid = socket.gethostname(), os.getpid()
-    last = Progress(step=0, steps=assignment.config.num_steps, tokens=0, resumed_tokens=0)
+    last = Progress(step=0, steps=attempt.config.num_steps, tokens=0, resumed_tokens=0)
     try:
-        for content in _contents(assignment, options, stop):
+        for content in _contents(attempt, options, should_stop):
             if isinstance(content, Progress):
                 last = content
-            yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=content)
+            yield Report(attempt_id=attempt.attempt_id, node=node, pid=pid, content=content)
     except RequestError:
         raise
     except Exception as error:
         ending = _ending(error, last)
-        yield Report(attempt_id=assignment.attempt_id, node=node, pid=pid, content=ending)
+        yield Report(attempt_id=attempt.attempt_id, node=node, pid=pid, content=ending)
 
 
 def _ending(error: Exception, last: Progress) -> Outcome | WorkerLost:
@@ -152,18 +188,18 @@ def _ending(error: Exception, last: Progress) -> Outcome | WorkerLost:
 
 
 def _contents(
-    assignment: Assignment, options: WorkerOptions, stop: StopFlag
+    attempt: AssignedAttempt, options: WorkerOptions, should_stop: Callable[[], StopReason | None]
 ) -> Iterator[Progress | Outcome]:
     return run_trial(
-        assignment.config,
+        attempt.config,
         options.corpus,
         TrainingOptions(
             device=options.device,
             engine=options.engine,
             num_threads=options.num_threads,
-            checkpoint_dir=assignment.checkpoint_dir,
+            checkpoint_dir=attempt.checkpoint_dir,
             checkpoint_seconds=options.checkpoint_seconds,
-            weights_path=assignment.weights_path,
+            weights_path=attempt.weights_path,
         ),
-        should_stop=stop,
+        should_stop=should_stop,
     )

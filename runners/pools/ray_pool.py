@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,14 +26,16 @@ from ray.exceptions import RayActorError, RayTaskError
 from runners.pools.contract import (
     Assignment,
     Report,
-    StopFlag,
+    StopFlags,
     StopReason,
     WorkerLost,
     WorkerOptions,
+    require_one_device,
     train_assignment,
 )
 from search.record.redaction import redact
 from search.record.trial import Outcome
+from spaces.arms.registry import load_arm_file
 from spaces.errors import RequestError
 
 
@@ -41,19 +43,19 @@ class Worker:
     """The actor: trains one assignment at a time and can be asked to stop meanwhile."""
 
     def __init__(self, options: WorkerOptions) -> None:
+        for file in options.arm_files:
+            load_arm_file(file)
         self._options = options
-        self._stop = StopFlag()
-        self._attempt_id: int | None = None
+        self._stop = StopFlags()
 
     def train(self, assignment: Assignment) -> Iterator[Report]:
-        """Reports of one attempt, streamed."""
-        self._stop, self._attempt_id = StopFlag(), assignment.attempt_id
+        """Reports of an assignment's attempts, streamed."""
+        self._stop = StopFlags()
         yield from train_assignment(assignment, self._options, self._stop)
 
     def stop(self, attempt_id: int, reason: StopReason) -> None:
-        """Flag the running attempt."""
-        if attempt_id == self._attempt_id:
-            self._stop.reason = reason
+        """Flag an attempt; one that is not of the running assignment heeds no flag."""
+        self._stop.set(attempt_id, reason)
 
 
 @dataclass
@@ -61,7 +63,8 @@ class _Slot:
     """One actor and what it is on."""
 
     actor: Any
-    attempt_id: int | None = None
+    open_attempts: list[int] = field(default_factory=list)
+    """Attempts of its assignment that have not ended; the first of them runs."""
     stream: Any = None
     is_abandoned: bool = False
     """Given up as silent: still listened to, never given work again."""
@@ -117,12 +120,13 @@ class RayPool:
 
     def num_free(self) -> int:
         """Actors without an attempt."""
-        return sum(slot.attempt_id is None for slot in self._slots)
+        return sum(slot.stream is None for slot in self._slots)
 
     def assign(self, assignment: Assignment) -> None:
-        """Start an attempt on the first free actor."""
-        slot = next(slot for slot in self._slots if slot.attempt_id is None)
-        slot.attempt_id = assignment.attempt_id
+        """Start an assignment on the first free actor."""
+        require_one_device(assignment)
+        slot = next(slot for slot in self._slots if slot.stream is None)
+        slot.open_attempts = [attempt.attempt_id for attempt in assignment.attempts]
         slot.stream = slot.actor.train.options(num_returns="streaming").remote(assignment)
 
     def reports(self, *, timeout_seconds: float) -> list[Report]:
@@ -132,12 +136,12 @@ class RayPool:
             return []
         ready, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_seconds)
         more, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
-        return [self._pull(busy[stream]) for stream in dict.fromkeys([*ready, *more])]
+        streams = dict.fromkeys([*ready, *more])
+        return [report for stream in streams for report in self._pull(busy[stream])]
 
-    def _pull(self, slot: _Slot) -> Report:
-        """The next report of one stream."""
-        attempt_id = slot.attempt_id
-        assert attempt_id is not None
+    def _pull(self, slot: _Slot) -> list[Report]:
+        """The next report of one stream; of a worker that died, one of every attempt it had."""
+        assert slot.open_attempts, "a stream ends with its last attempt"
         try:
             report: Report = ray.get(next(slot.stream))
         except RayTaskError as error:
@@ -145,25 +149,31 @@ class RayPool:
                 raise error.cause from None
             raise
         except (RayActorError, StopIteration) as error:
-            self._replace(slot)
             reason = f"the worker died: {str(error).splitlines()[0] if str(error) else 'no reason'}"
-            lost = WorkerLost(reason=reason)
-            return Report(attempt_id=attempt_id, node="", pid=0, content=lost)
+            return self._lose(slot, WorkerLost(reason=reason))
         if isinstance(report.content, WorkerLost):
             ray.kill(slot.actor)  # what broke it, a GPU's context say, would break the next attempt
-            self._replace(slot)
-        elif isinstance(report.content, Outcome):
-            slot.attempt_id = slot.stream = None
-            if slot.is_abandoned:
-                self._remove(slot)
-        return report
+            return [report, *self._lose(slot, report.content, but=report.attempt_id)]
+        if isinstance(report.content, Outcome):
+            slot.open_attempts.remove(report.attempt_id)
+            if not slot.open_attempts:
+                slot.stream = None
+                if slot.is_abandoned:
+                    self._remove(slot)
+        return [report]
+
+    def _lose(self, slot: _Slot, lost: WorkerLost, *, but: int | None = None) -> list[Report]:
+        """News that a worker took its open attempts with it; another is put in its place."""
+        gone = [attempt_id for attempt_id in slot.open_attempts if attempt_id != but]
+        self._replace(slot)
+        return [Report(attempt_id=each, node="", pid=0, content=lost) for each in gone]
 
     def _replace(self, slot: _Slot) -> None:
         """A new actor for one that is gone, unless it has one already."""
         if slot.is_abandoned:
             self._slots.remove(slot)
         else:
-            slot.attempt_id = slot.stream = None
+            slot.open_attempts, slot.stream = [], None
             slot.actor = self._start_actor()
 
     def _remove(self, slot: _Slot) -> None:
@@ -173,7 +183,7 @@ class RayPool:
     def stop(self, attempt_id: int, reason: StopReason) -> None:
         """Flag the attempt on its actor."""
         for slot in self._slots:
-            if slot.attempt_id == attempt_id:
+            if attempt_id in slot.open_attempts:
                 slot.actor.stop.remote(attempt_id, reason)
 
     def abandon(self, attempt_id: int) -> None:
@@ -182,7 +192,7 @@ class RayPool:
         The new one asks for no cores, which the silent one still holds; a GPU it must wait for, so
         there the silent one is killed.
         """
-        silent = next(slot for slot in self._slots if slot.attempt_id == attempt_id)
+        silent = next(slot for slot in self._slots if attempt_id in slot.open_attempts)
         silent.is_abandoned = True
         if self._options.device == "cuda":
             self._remove(silent)

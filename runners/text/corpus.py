@@ -3,7 +3,8 @@
 `prepare_corpus` reads the documents of a source (`runners.text.documents`), sets some apart for
 validation (`runners.text.document_split`), tokenises both sides (`runners.text.tokenizers`) and
 keeps the streams as memory-mapped arrays under a fingerprint. The tokenizer's separator follows
-every document. A source whose files hash as they did before is not read again.
+every document. A source whose files hash as they did before is not read again. What was guessed,
+left out or is doubtful is said each time.
 """
 
 from __future__ import annotations
@@ -13,27 +14,22 @@ import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from runners.machine.files import replacing, write_atomically
-from runners.text.document_split import Progress, Say, Split, SpooledDocuments, split_documents
+from runners.machine.files import abandoned_partials, replacing, write_atomically
+from runners.text.document_split import Split, split_documents
 from runners.text.documents import TextSource, find_source
-from runners.text.tokenizers import (
-    TextTokenizer,
-    TokenArray,
-    definition_of,
-    make_tokenizer,
-    token_dtype,
-)
+from runners.text.json_text import TEXT_KEY
+from runners.text.overlap import find_overlap
+from runners.text.preparation_key import FORMAT_VERSION, ReadingRules, preparation_key
+from runners.text.spool import Progress, Say, SpooledDocuments
+from runners.text.streams import write_stream
+from runners.text.tokenizers import TextTokenizer, TokenArray, make_tokenizer
 from spaces.errors import RequestError
 
-FORMAT_VERSION = 1
-"""Raised when the same text would give other streams; part of the fingerprint."""
-
-_ENCODING_BATCH_BYTES = 4_000_000
+_SIZES = ("documents", "bytes", "tokens")
 _PATH_FIELDS = ("train_path", "val_path", "token_num_bytes_path", "tokenizer_path")
 
 
@@ -71,6 +67,25 @@ class Corpus:
     """Training documents."""
     num_val_documents: int
     """Validation documents."""
+    notes: tuple[str, ...] = ()
+    """What was guessed of the text and what is doubtful in it, for a person."""
+
+    def sizes(self) -> dict[str, dict[str, int]]:
+        """Documents, bytes and tokens of each side."""
+        return {
+            side: {name: getattr(self, f"num_{prefix}_{name}") for name in _SIZES}
+            for side, prefix in (("training", "train"), ("validation", "val"))
+        }
+
+    def describe_sizes(self) -> str:
+        """Both sides in one line, for a person."""
+        sides = [
+            f"{side}: {size['documents']:,} document{'s' * (size['documents'] > 1)}, "
+            f"{size['bytes']:,} bytes, {size['tokens']:,} tokens"
+            for side, size in self.sizes().items()
+        ]
+        share = self.num_val_bytes / (self.num_train_bytes + self.num_val_bytes)
+        return f"text: {'; '.join(sides)} ({share:.1%} of the bytes); {self.source}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,15 +105,17 @@ def prepare_corpus(
     *,
     tokenizer: str = "bytes",
     validation_fraction: float = 0.05,
+    key: str = TEXT_KEY,
     cache_dir: Path,
     say: Say | None = None,
 ) -> Corpus:
     """Read, split and tokenise a source once; the same files again reuse the streams.
 
-    ``source`` None is the default corpus. Unchanged files are hashed, not read (0.4 s for a
-    gigabyte). Several processes may do it at once. ``say`` gets the lines of progress (standard
-    error by default). Raises `RequestError` for a missing, damaged or empty source, text that is
-    not UTF-8, a source without a document for either side and a tokenizer that cannot be had.
+    ``source`` None is the default corpus; ``key`` is where JSON has its text. Unchanged files are
+    hashed, not read (0.4 s for a gigabyte). Several processes may do it at once; what killed ones
+    left is removed. ``say`` gets notes and progress (standard error by default). Raises
+    `RequestError` for a missing, damaged or empty source, text that is not UTF-8, a source without
+    a document for either side and a tokenizer that cannot be had.
     """
     if not 0 < validation_fraction < 1:
         raise RequestError(
@@ -106,35 +123,64 @@ def prepare_corpus(
             f"0.05 is usual"
         )
     text_source = find_source(source)
-    key = _preparation_key(text_source, tokenizer, validation_fraction)
+    rules = ReadingRules(tokenizer=tokenizer, validation_fraction=validation_fraction, key=key)
+    name = preparation_key(text_source, rules)
     cache_dir.mkdir(parents=True, exist_ok=True)
-    record = cache_dir / f"prepared-{key[:16]}.json"
-    known = _read_record(record)
-    if known is not None:
-        return known
+    for partial in abandoned_partials(cache_dir):
+        partial.unlink(missing_ok=True)
     progress = Progress(say or _say_on_standard_error)
-    if text_source.left_out:
-        names = ", ".join(text_source.left_out)
-        progress.say(f"text: neither training nor validation by name, left out: {names}")
-    with SpooledDocuments(text_source, cache_dir, progress) as documents:
+    _say_notes(text_source.notes, progress)
+    record = cache_dir / f"prepared-{name[:16]}.json"
+    corpus = _read_record(record)
+    if corpus is None:
+        corpus = _make_corpus(text_source, rules, cache_dir=cache_dir, progress=progress)
+        _write_record(record, corpus)
+    _say_notes(corpus.notes, progress)
+    return corpus
+
+
+def _make_corpus(
+    source: TextSource, rules: ReadingRules, *, cache_dir: Path, progress: Progress
+) -> Corpus:
+    """Read, split and tokenise, whatever was kept."""
+    with SpooledDocuments(source, cache_dir, progress, key=rules.key) as documents:
         split = split_documents(
             documents,
-            by_name=text_source.is_split_by_name,
-            validation_fraction=validation_fraction,
+            by_name=source.is_split_by_name,
+            validation_fraction=rules.validation_fraction,
         )
-        progress.maybe(f"text: {len(documents)} documents, making the tokenizer {tokenizer}")
-        text_tokenizer = make_tokenizer(tokenizer, (documents[index] for index in split.train))
+        notes = (*documents.notes, *split.notes, *_notes_on_overlap(documents, split, progress))
+        progress.maybe(f"text: {len(documents)} documents, making the tokenizer {rules.tokenizer}")
+        tokenizer = make_tokenizer(rules.tokenizer, (documents[index] for index in split.train))
         corpus = _describe(
             documents,
             split,
-            source=f"{text_source.description}, split {split.rule}",
-            specification=tokenizer,
-            tokenizer=text_tokenizer,
+            source=f"{source.description}, split {split.rule}",
+            specification=rules.tokenizer,
+            tokenizer=tokenizer,
             cache_dir=cache_dir,
         )
-        corpus = _write_streams(corpus, documents, split, text_tokenizer, progress=progress)
-    _write_record(record, corpus)
-    return corpus
+        corpus = _write_streams(corpus, documents, split, tokenizer, progress=progress)
+        return replace(corpus, notes=notes)
+
+
+def _notes_on_overlap(
+    documents: SpooledDocuments, split: Split, progress: Progress
+) -> tuple[str, ...]:
+    found = find_overlap(documents, split.train, split.validation, progress)
+    if found.num_documents == 0:
+        return ()
+    num_bytes = sum(documents.lengths[index] for index in split.validation)
+    return (
+        f"warning: {found.num_documents:,} of {len(split.validation):,} validation documents "
+        f"({found.num_bytes / num_bytes:.0%} of its bytes) stand in the training text as well, "
+        f"whole or for the most part, so that the validation loss is too low; remove the copies",
+    )
+
+
+def _say_notes(notes: tuple[str, ...], progress: Progress) -> None:
+    for note in notes:
+        progress.say(f"text: {note}")
 
 
 def load_tokens(corpus: Corpus) -> TokenStreams:
@@ -212,73 +258,21 @@ def _write_streams(
     *,
     progress: Progress,
 ) -> Corpus:
-    """Write every file of the corpus; returns it with the streams' lengths."""
-    lengths = [
-        _write_stream(path, documents, indices, tokenizer, progress=progress)
-        for path, indices in (
-            (corpus.train_path, split.train),
-            (corpus.val_path, split.validation),
-        )
-    ]
+    """Write every file of the corpus; returns it with the streams' lengths.
+
+    Both streams are whole before either has its name, so that a killed process leaves no stream
+    that no record names.
+    """
+    with replacing(corpus.train_path) as file:
+        num_train = write_stream(file, documents, split.train, tokenizer, progress=progress)
+        with replacing(corpus.val_path) as other:
+            num_val = write_stream(other, documents, split.validation, tokenizer, progress=progress)
     with replacing(corpus.token_num_bytes_path) as file:
         np.save(file, tokenizer.token_num_bytes())
     tokenizer_json = tokenizer.to_json()
     if corpus.tokenizer_path is not None and tokenizer_json is not None:
         write_atomically(corpus.tokenizer_path, tokenizer_json.encode())
-    return replace(corpus, num_train_tokens=lengths[0], num_val_tokens=lengths[1])
-
-
-def _write_stream(
-    path: Path,
-    documents: SpooledDocuments,
-    indices: list[int],
-    tokenizer: TextTokenizer,
-    *,
-    progress: Progress,
-) -> int:
-    """Write ids and separators of the named documents as one .npy; returns its length."""
-    dtype = np.dtype(token_dtype(tokenizer.vocab_size))
-    separator = np.array([tokenizer.separator], dtype=dtype)
-    num_tokens = num_documents = 0
-    with replacing(path) as file:
-        header_bytes = _write_header(file, dtype, num_tokens)
-        for batch in documents.batches(indices, batch_bytes=_ENCODING_BATCH_BYTES):
-            for ids in tokenizer.encode(batch):
-                file.write(ids.astype(dtype, copy=False).tobytes())
-                file.write(separator.tobytes())
-                num_tokens += len(ids) + 1
-            num_documents += len(batch)
-            progress.maybe(
-                f"text: {num_documents} of {len(indices)} documents, {num_tokens / 1e6:.0f} M "
-                f"tokens written to {path.name}"
-            )
-        file.seek(0)
-        assert _write_header(file, dtype, num_tokens) == header_bytes, "numpy pads the header"
-    return num_tokens
-
-
-def _write_header(file: IO[bytes], dtype: np.dtype[Any], length: int) -> int:
-    """The .npy header of a vector; numpy pads it so that any length fits into the same room."""
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": dtype.str, "fortran_order": False, "shape": (length,)}
-    )
-    return file.tell()
-
-
-def _preparation_key(source: TextSource, tokenizer: str, validation_fraction: float) -> str:
-    """What a preparation depends on, known without reading text: the files' hashes and the rules.
-
-    A package of the index would do with its version, but its files may have been edited.
-    """
-    files = []
-    for item in source.files:
-        try:
-            with item.path.open("rb") as file:
-                files.append([item.name, hashlib.file_digest(file, "sha256").hexdigest()])
-        except OSError as error:
-            raise RequestError(f"{item.path} cannot be read: {error}") from error
-    parts = [FORMAT_VERSION, definition_of(tokenizer), validation_fraction, files]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return replace(corpus, num_train_tokens=num_train, num_val_tokens=num_val)
 
 
 def _write_record(path: Path, corpus: Corpus) -> None:
@@ -295,6 +289,7 @@ def _read_record(path: Path) -> Corpus | None:
         values = json.loads(path.read_text())
         for name in _PATH_FIELDS:
             values[name] = values[name] and path.parent / values[name]
+        values["notes"] = tuple(values["notes"])
         corpus = Corpus(**values)
         load_tokens(corpus)
     except (OSError, ValueError, TypeError, KeyError):

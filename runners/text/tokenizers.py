@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +30,10 @@ SEPARATORS = ("<|endoftext|>", "<|end_of_text|>", "<|eos|>", "</s>", "<eos>")
 ADDED_SEPARATOR = "<|endoftext|>"
 MINIMUM_BPE_SIZE = 257
 """256 bytes and the separator."""
+MAXIMUM_BPE_SIZE = 4_000_000
+"""Today's largest vocabularies have about 260,000."""
+LARGEST_FILE_BYTES = 100_000_000
+"""Of a tokenizer; those of today's large vocabularies have about 20 MB."""
 
 
 class TextTokenizer(Protocol):
@@ -162,10 +167,11 @@ def definition_of(specification: str) -> str:
 
 
 def _check_bpe_size(size: str) -> None:
-    if not size.isdecimal() or int(size) < MINIMUM_BPE_SIZE:
+    is_number = size.isdecimal() and len(size) <= len(str(MAXIMUM_BPE_SIZE))
+    if not is_number or not MINIMUM_BPE_SIZE <= int(size) <= MAXIMUM_BPE_SIZE:
         raise RequestError(
             f"bpe:N needs a vocabulary N of at least {MINIMUM_BPE_SIZE} (256 bytes and the "
-            f"separator), got {size!r}; bpe:8192 is usual"
+            f"separator) and at most {MAXIMUM_BPE_SIZE:,}, got {size[:40]!r}; bpe:8192 is usual"
         )
 
 
@@ -208,18 +214,21 @@ def _load_library_tokenizer(path: Path) -> LibraryTokenizer:
     return LibraryTokenizer(library, name=str(path))
 
 
-LARGEST_FILE_BYTES = 100_000_000
-"""Of a tokenizer; those of today's large vocabularies have about 20 MB."""
-
-
 def _read_tokenizer_file(path: Path) -> str:
+    """The text of a tokenizer's file; a device or a pipe is not opened, which might never end."""
     try:
-        if path.stat().st_size >= LARGEST_FILE_BYTES:
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a folder" if path.is_dir() else "a device or a pipe"
+            raise RequestError(f"{path} is {kind}; name the JSON file of a tokenizer")
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE_BYTES)
+        if len(content) == LARGEST_FILE_BYTES:
             raise RequestError(
                 f"a tokenizer has less than {LARGEST_FILE_BYTES:,} bytes, but {path} has "
-                f"{path.stat().st_size:,}; name the JSON file of a tokenizer"
+                f"{max(path.stat().st_size, LARGEST_FILE_BYTES):,} or more; name the JSON file of "
+                f"a tokenizer"
             )
-        return path.read_text(encoding="utf-8")
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"tokenizer file {path} cannot be read: {error}") from error
 

@@ -13,7 +13,8 @@ from runners.machine.device import device_name, peak_flops_per_second, peak_memo
 from runners.text.corpus import Corpus
 from runners.trial.trial_log import TrialLog
 from search.record.code_version import commit, package_version
-from search.record.trial import Outcome, OutcomeStatus
+from search.record.trial import Outcome, OutcomeStatus, TrialConfig
+from spaces.arms.contract import find_arm
 from spaces.flops import forward_flops_per_token, train_flops_per_token
 from spaces.parameters import count_parameters
 
@@ -70,10 +71,11 @@ def with_result(
         bits_per_byte=measurement.bits_per_byte,
         train_loss_nats=train_loss,
         generalization_gap_nats=gap,
-        gates=measurement.gates,
+        readouts=measurement.readouts,
         warnings=(
             *outcome.warnings,
             *_warnings(outcome.epochs, gap, measurement.loss_nats),
+            *_warnings_of_arm(log.config),
         ),
         weights_path=None if weights_path is None else str(weights_path),
     )
@@ -91,6 +93,15 @@ def _warnings(epochs: float | None, gap: float | None, loss_nats: float) -> list
             f"validation loss is {gap:.3f} nats above training loss, more than {WIDE_GAP:.0%} of it"
         )
     return warnings
+
+
+def _warnings_of_arm(config: TrialConfig) -> list[str]:
+    if find_arm(config.architecture.arm).is_causal:
+        return []
+    return [
+        f"the {config.architecture.arm} arm is not causal: its predictions see later tokens, so "
+        f"that its loss compares with no other arm's"
+    ]
 
 
 def versions() -> dict[str, str]:

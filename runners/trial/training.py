@@ -42,9 +42,10 @@ from runners.trial.checkpoint import (
 from runners.trial.outcome import sum_up, with_result
 from runners.trial.trial_log import TrialLog
 from search.record.trial import Outcome, OutcomeStatus, Progress, TrialConfig
+from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
 from spaces.identity import canonical_json
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 StopReason = Literal["preempted", "pruned"]
 Engine = Literal["auto", "eager"]
@@ -221,7 +222,9 @@ class _Trial:
     def _start(self) -> StepEngine:
         architecture, recipe = self._config.architecture, self._config.training
         size = self._options.micro_batch_sequences
-        if self._device.type == "cuda" and self._options.engine == "auto":
+        arm = find_arm(architecture.arm)
+        fused = self._device.type == "cuda" and self._options.engine == "auto"
+        if fused and arm.is_captured:
             task = StepTask(
                 architecture=architecture,
                 recipe=recipe,
@@ -230,8 +233,8 @@ class _Trial:
                 micro_batch_sequences=size,
             )
             return WARM.start(task, init_seed=self._config.init_seed)
-        model = DualPathModel(architecture, seed=self._config.init_seed).to(self._device)
-        return EagerEngine(model, recipe, micro_batch_sequences=size)
+        model = LanguageModel(architecture, seed=self._config.init_seed).to(self._device)
+        return EagerEngine(model, recipe, micro_batch_sequences=size, seed=self._config.init_seed)
 
     def _start_or_continue(self) -> StepEngine:
         engine = self._start()
@@ -280,6 +283,7 @@ class _Trial:
             learning_rate=learning_rate_at(
                 self._steps_done, recipe, num_steps=self._config.num_steps
             ),
+            index=self._steps_done,
         )
         self._unread.append(loss)
         self._steps_done += 1
@@ -319,6 +323,7 @@ class _Trial:
             self._streams,
             self._windows,
             context_length=self._config.architecture.context_length,
+            names=list_of_readouts(self._config),
             sequences_at_once=self._engine.validation_sequences,
         )
         self._measuring_seconds += time.monotonic() - started
@@ -379,7 +384,12 @@ class _Trial:
             self._last_save = time.monotonic()
 
 
-def save_weights(model: DualPathModel, path: Path, *, config: TrialConfig) -> None:
+def list_of_readouts(config: TrialConfig) -> list[str]:
+    """Names of what the trial's arm reads off its layers."""
+    return [readout.name for readout in find_arm(config.architecture.arm).readouts]
+
+
+def save_weights(model: LanguageModel, path: Path, *, config: TrialConfig) -> None:
     """Leave the weights as safetensors; the file's metadata holds the trial's configuration."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}

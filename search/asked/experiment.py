@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
@@ -22,7 +22,7 @@ from search.asked.settings import (
     TuningSettings,
     WorkerSettings,
 )
-from search.record.trial import SearchArm
+from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
 
 SHIPPED = Path(__file__).resolve().parents[2] / "experiments"
@@ -37,8 +37,9 @@ class Experiment(Settings):
     trials: int = Field(ge=1)
     """Trials of the whole sweep, over all arms and budgets."""
     budget: BudgetSettings
-    arms: tuple[SearchArm, ...] = ("dual", "loop", "wide", "standard", "unrolled")
-    """Families that compete; left as it is, every baseline is there."""
+    arms: tuple[str, ...] = ("dual", "loop", "wide", "standard", "unrolled")
+    """Arms that compete, of those that ship (also moe) and your own; left as it is, every baseline
+    of the dual-path claim is there."""
     axes: AxisSettings = AxisSettings()
     architecture: ArchitectureSettings = ArchitectureSettings()
     training: TrainingSettings = TrainingSettings()
@@ -52,9 +53,11 @@ class Experiment(Settings):
 
     @field_validator("arms")
     @classmethod
-    def _some_arm(cls, arms: tuple[SearchArm, ...]) -> tuple[SearchArm, ...]:
+    def _some_arm(cls, arms: tuple[str, ...]) -> tuple[str, ...]:
         if not arms or len(set(arms)) != len(arms):
             raise ValueError(f"needs at least one arm, each once, got {list(arms)}")
+        for arm in arms:
+            find_arm(arm)
         return arms
 
     @model_validator(mode="after")
@@ -85,9 +88,23 @@ LARGEST_FILE_BYTES = 1_000_000
 def load_experiment(reference: str) -> Experiment:
     """The experiment of a shipped name or of a TOML path. Raises `RequestError` with every error.
 
-    A relative text source is looked up beside the TOML file.
+    Relative paths of text and tokenizer are looked up beside the TOML file.
     """
     path = find_experiment(reference)
+    try:
+        experiment = Experiment.model_validate(fields_in(path))
+    except ValidationError as error:
+        raise RequestError(describe_errors(error, where=str(path))) from None
+    return experiment.model_copy(update={"text": experiment.text.beside(path.parent)})
+
+
+def name_in(path: Path) -> str:
+    """The name of the experiment in a file, whatever else is in it."""
+    return str(fields_in(path)["name"])
+
+
+def fields_in(path: Path) -> dict[str, Any]:
+    """The fields of an experiment's file, not validated. Raises `RequestError`."""
     size = path.stat().st_size
     if size > LARGEST_FILE_BYTES:
         raise RequestError(
@@ -99,15 +116,7 @@ def load_experiment(reference: str) -> Experiment:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} is not valid TOML: {error}") from None
     fields.setdefault("name", path.stem)
-    try:
-        experiment = Experiment.model_validate(fields)
-    except ValidationError as error:
-        raise RequestError(describe_errors(error, where=str(path))) from None
-    source = experiment.text.source
-    if source is not None and not source.is_absolute():
-        beside = experiment.text.model_copy(update={"source": (path.parent / source).resolve()})
-        experiment = experiment.model_copy(update={"text": beside})
-    return experiment
+    return fields
 
 
 def find_experiment(reference: str) -> Path:

@@ -9,8 +9,9 @@ in whole sequences: one fixed batch over all budgets would bias the exponents of
 from __future__ import annotations
 
 from search.asked.settings import TrainingSettings
-from search.record.trial import Precision, SearchArm, TrainingRecipe
+from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
+from spaces.arms.contract import find_arm
 
 REFERENCE_WIDTH = 128
 REFERENCE_EFFECTIVE_DEPTH = 4
@@ -19,12 +20,12 @@ REFERENCE_EFFECTIVE_DEPTH = 4
 def learning_rate(
     settings: TrainingSettings,
     *,
-    arm: SearchArm,
+    arm: str,
     architecture: Architecture,
     multiplier: float,
 ) -> float:
     """Peak learning rate, to four significant digits so that equal choices stay equal."""
-    base: float = getattr(settings.learning_rate, "standard" if arm == "unrolled" else arm)
+    base = settings.learning_rate.of(find_arm(arm))
     width = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
     depth = (architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH) ** settings.depth_exponent
     return float(f"{base * width * depth * multiplier:.4g}")
@@ -42,7 +43,7 @@ def batch_sequences(
 def recipe(
     settings: TrainingSettings,
     *,
-    arm: SearchArm,
+    arm: str,
     architecture: Architecture,
     train_flops: float,
     tokens: int,

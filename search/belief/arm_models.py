@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from search.belief.gaussian_process import MIN_RESULTS, Surrogate, features_of, milestone
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal, SearchArm
+from search.record.trial import Proposal, family_of
 from search.record.trial_records import is_pending, loss_of
+from spaces.arms.registry import is_known
 
 Floats = NDArray[np.float64]
 
@@ -33,14 +34,14 @@ class ArmModels:
                 self._features[proposal.config_hash] = features_of(proposal)
         return np.array([self._features[proposal.config_hash] for proposal in proposals])
 
-    def model(self, arm: SearchArm, records: Sequence[TrialRecord]) -> Surrogate | None:
-        """The surrogate of an arm; None with too few results.
+    def model(self, arm: str, records: Sequence[TrialRecord]) -> Surrogate | None:
+        """The surrogate of an arm, from results of its whole family; None with too few.
 
         Hyperparameters are fitted at milestones, to the first so many results: they are a function
         of the records too. A trial that still runs counts as measured at what is expected of it.
         """
         mine = sorted(
-            (record for record in records if record.proposal.arm == arm), key=lambda r: r.number
+            (r for r in records if r.proposal.family == family_of(arm)), key=lambda r: r.number
         )
         results = _most_telling([record for record in mine if record.is_result])
         if len(results) < MIN_RESULTS:
@@ -82,9 +83,9 @@ def denoised_losses(records: Sequence[TrialRecord]) -> dict[str, float]:
     models = ArmModels()
     found: dict[str, float] = {}
     results = [record for record in records if record.is_result]
-    for arm in sorted({record.proposal.arm for record in results}):
-        mine = [record for record in results if record.proposal.arm == arm]
-        model = models.model(arm, mine)
+    for family in sorted({record.proposal.family for record in results}):
+        mine = [record for record in results if record.proposal.family == family]
+        model = models.model(family, mine) if is_known(family) else None
         found |= {record.config_hash: loss_of(record) for record in mine}
         if model is None:
             continue

@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.record.trial import Proposal
+from spaces.arms.contract import find_arm
+from spaces.axes import Axis, AxisValue
 from spaces.parameters import count_parameters
 
 Floats = NDArray[np.float64]
@@ -33,25 +35,28 @@ MAX_FIT_RESULTS = 256
 REFIT_GROWTH = 1.3
 """Hyperparameters are fitted anew when there are this many times more results."""
 
-_GATES = ("independent", "convex", "softmax", "fixed")
 _NOISE_FLOOR = 1e-3
 
 
 def features_of(proposal: Proposal) -> list[float]:
-    """Logarithms of what a proposal resolves to; where an arm lacks a dimension, a constant."""
+    """What a proposal resolves to, as its arm's axes are read; where it lacks one, a constant."""
     config, a = proposal.config, proposal.config.architecture
+    axes = [axis for axis in find_arm(a.arm).all_axes() if axis.role != "training"]
     return [
-        math.log(a.num_loops),
-        math.log(a.wide_multiplier or 1.0),
-        math.log(a.deep_multiplier or 1.0),
-        math.log(a.num_layers),
-        math.log(a.d_model),
+        *(feature for axis in axes for feature in _read(axis, axis.of(a))),
         math.log(config.training.learning_rate),
         math.log(config.tokens),
         math.log(count_parameters(a).total),
-        a.step_scale_init,
-        *(float(a.gate_mode == gate) for gate in _GATES[1:]),
     ]
+
+
+def _read(axis: Axis, value: AxisValue | None) -> list[float]:
+    """One axis's value as features: a logarithm, a number, or one for each category known."""
+    if axis.scale == "category":
+        return [float(value == choice) for choice in axis.choices[1:]]
+    if value is None:
+        return [0.0]
+    return [math.log(float(value)) if axis.scale == "log" else float(value)]
 
 
 @dataclass(frozen=True)

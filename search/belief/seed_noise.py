@@ -10,16 +10,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal
+from search.record.trial import Proposal, TrialConfig
 from search.record.trial_records import loss_of
+from spaces.identity import canonical_json
 
-Key = tuple[str, float | None, tuple[tuple[str, float | int | str], ...]]
-"""A configuration without its seeds."""
+Key = tuple[str, float | None, str]
+"""A configuration without its seeds: its family, its budget, and what it resolves to."""
 
 LEVEL = 0.05
 """Chance to call a configuration worse that is as good as the first."""
@@ -40,9 +42,17 @@ class BudgetNoise:
     """Configuration hashes that cannot be told from the first; the first itself without noise."""
 
 
-def configuration_key(proposal: Proposal) -> Key:
-    """What replicates of one configuration share: everything but the seeds."""
-    return (proposal.arm, proposal.budget.train_flops, tuple(sorted(proposal.axes.items())))
+def configuration_key(proposal: Proposal, *, any_rate: bool = False) -> Key:
+    """What replicates of one configuration share: everything but the seeds, whichever arm of its
+    family asked for it; ``any_rate``: everything but seeds and learning rate."""
+    form = _form(proposal.config, any_rate=any_rate)
+    return (proposal.family, proposal.budget.train_flops, form)
+
+
+@lru_cache(maxsize=100_000)
+def _form(config: TrialConfig, *, any_rate: bool) -> str:
+    training = replace(config.training, learning_rate=0.0) if any_rate else config.training
+    return canonical_json(replace(config, init_seed=0, data_seed=0, training=training))
 
 
 def by_configuration(records: Sequence[TrialRecord]) -> dict[Key, list[TrialRecord]]:

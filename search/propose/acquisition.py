@@ -19,10 +19,10 @@ from search.belief.gaussian_process import (
     failure_probability,
 )
 from search.propose.cells import Cell, cell_of
-from search.propose.samplers import AxisValue
 from search.record.ledger import TrialRecord
 from search.record.trial import FAILED_STATES, Proposal
 from search.record.trial_records import loss_of
+from spaces.axes import AxisValue
 
 NUM_LEADERS = 4
 """Best results of the cell, and the best of every other budget, whose surroundings are tried."""

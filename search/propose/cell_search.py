@@ -14,11 +14,12 @@ from search.limits.feasibility import graded_limits
 from search.propose.acquisition import any_failed, around_leaders, choose
 from search.propose.baselines import baselines
 from search.propose.cells import Cell, Ground, cell_axes, require_within_limits, resolve
-from search.propose.samplers import CHOOSING_SAMPLERS, AxisValue, CellStudy, Observation
+from search.propose.samplers import CHOOSING_SAMPLERS, CellStudy, Observation
 from search.propose.tuning import RATE, STEP_SCALE, transferred
 from search.propose.tuning_stages import TunedArm
 from search.record.ledger import TrialRecord
-from search.record.trial import FAILED_STATES, Proposal, Purpose, SearchArm
+from search.record.trial import FAILED_STATES, Proposal, Purpose
+from spaces.axes import AxisValue
 from spaces.errors import InfeasibleError
 
 MAX_ASKS = 200
@@ -183,7 +184,7 @@ class CellSearch:
             self._excesses[key] = max(grades.values())
         return self._excesses[key]
 
-    def axes_around(self, arm: SearchArm, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
+    def axes_around(self, arm: str, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
         """The arm's axes, around what was tuned."""
         axes = cell_axes(self.experiment, arm)
         axes[RATE] = transferred(axes[RATE], tuned.learning_rate_multiplier)

@@ -6,21 +6,17 @@ A *cell* is one arm at one budget; it has its own study.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, fields
 
 from search.asked.experiment import Experiment
 from search.asked.recipe import recipe
 from search.limits.feasibility import broken_limits
-from search.propose.samplers import AxisValue
-from search.record.trial import Precision, Proposal, Purpose, SearchArm, TrialConfig
-from spaces.architecture import UNIT_STEP_SCALE_INIT, Arm, CommonFields
-from spaces.axes import Axes, Axis, axes_of
-from spaces.budget import Budget, solve
+from search.record.trial import Precision, Proposal, Purpose, TrialConfig
+from spaces.architecture import CommonFields
+from spaces.arms.contract import find_arm
+from spaces.axes import LEARNING_RATE_MULTIPLIER, AxisValue
+from spaces.budget import Budget, axes_of, solve
 from spaces.errors import InfeasibleError
-
-SHAPE_AXES: tuple[Axis, ...] = get_args(Axis)
-"""The axes that the solver turns into a shape; the others are choices of training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class Ground:
 class Cell:
     """One arm at one budget."""
 
-    arm: SearchArm
+    arm: str
     budget: Budget
 
     @property
@@ -56,27 +52,10 @@ def cell_of(proposal: Proposal) -> Cell:
     return Cell(arm=proposal.arm, budget=proposal.budget)
 
 
-def model_arm(arm: SearchArm) -> Arm:
-    """The architecture's arm; the unrolled family is of the standard arm."""
-    return "standard" if arm == "unrolled" else arm
-
-
-def cell_axes(experiment: Experiment, arm: SearchArm) -> dict[str, tuple[AxisValue, ...]]:
+def cell_axes(experiment: Experiment, arm: str) -> dict[str, tuple[AxisValue, ...]]:
     """The axes that an arm has, with the experiment's values; axes it lacks are absent."""
-    names: list[str] = list(axes_of(model_arm(arm), experiment.budget.solve))
-    if arm == "unrolled":
-        names.insert(0, "num_loops")
-    names.append("learning_rate_multiplier")
-    if arm in ("dual", "loop", "wide"):
-        names.append("step_scale_init")
-    if arm == "dual":
-        names.append("gate_mode")
-    axes: dict[str, tuple[AxisValue, ...]] = {
-        name: tuple(getattr(experiment.axes, name)) for name in names
-    }
-    if arm == "unrolled":
-        axes["num_loops"] = tuple(k for k in experiment.axes.num_loops if k > 1) or (1,)
-    return axes
+    axes = find_arm(arm).axes[experiment.budget.solve]
+    return {axis.name: axis.admitted(experiment.axes.values_of(axis)) for axis in axes}
 
 
 def resolve(
@@ -93,14 +72,12 @@ def resolve(
 
     Raises `InfeasibleError` where no size or number of tokens meets the budget.
     """
-    shape = {name: axes[name] for name in SHAPE_AXES if name in axes}
-    if cell.arm == "unrolled":
-        shape["num_layers"] = int(shape["num_layers"]) * int(shape.pop("num_loops"))
+    mode = experiment.budget.solve
     solution = solve(
         cell.budget,
-        arm=model_arm(cell.arm),
-        mode=experiment.budget.solve,
-        axes=Axes(**shape),  # type: ignore[arg-type]
+        arm=cell.arm,
+        mode=mode,
+        axes={name: axes[name] for name in axes_of(cell.arm, mode)},
         common=_common_fields(experiment, ground, axes),
         ffn_multiple=experiment.architecture.ffn_multiple,
     )
@@ -110,7 +87,7 @@ def resolve(
         architecture=solution.architecture,
         train_flops=float(solution.train_flops),
         tokens=solution.tokens,
-        multiplier=float(axes["learning_rate_multiplier"]),
+        multiplier=float(axes[LEARNING_RATE_MULTIPLIER.name]),
         precision=ground.precision,
     )
     config = TrialConfig(
@@ -167,18 +144,11 @@ def changed_fields(before: TrialConfig, after: TrialConfig) -> list[str]:
 def _common_fields(
     experiment: Experiment, ground: Ground, axes: Mapping[str, AxisValue]
 ) -> CommonFields:
-    """What the architecture has besides arm and sizes."""
-    fixed = experiment.architecture
-    return CommonFields(
-        head_dim=fixed.head_dim,
-        context_length=fixed.context_length,
-        vocab_size=ground.vocab_size,
-        gate_mode=axes.get("gate_mode", "independent"),  # type: ignore[arg-type]
-        loop_output=fixed.loop_output,
-        wide_attention=fixed.wide_attention,
-        qk_norm=fixed.qk_norm,
-        rope_base=fixed.rope_base,
-        norm_epsilon=fixed.norm_epsilon,
-        step_scale_init=float(axes.get("step_scale_init", UNIT_STEP_SCALE_INIT)),
-        gate_bias_init=fixed.gate_bias_init,
-    )
+    """What the architecture has besides arm and sizes: as an axis says, else as the experiment."""
+    fixed = vars(experiment.architecture)
+    asked = {
+        each.name: axes.get(each.name, fixed.get(each.name, each.default))
+        for each in fields(CommonFields)
+        if each.name != "vocab_size"
+    }
+    return CommonFields(vocab_size=ground.vocab_size, **asked)

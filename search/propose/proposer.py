@@ -13,7 +13,13 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from search.asked.experiment import Experiment
-from search.limits.caps import committed_flops, flops_cap_reached
+from search.limits.caps import (
+    committed_flops,
+    flops_cap_reached,
+    hours_cap_reached,
+    spent_hours,
+    why_not_start,
+)
 from search.propose.cell_search import CellSearch
 from search.propose.cells import (
     Cell,
@@ -23,17 +29,20 @@ from search.propose.cells import (
     resolve,
 )
 from search.propose.cells import Ground as Ground
+from search.propose.contract import Capped, Done, Next, Proposed, Waiting
+from search.propose.pruning import may_prune, why_prune
 from search.propose.replicates import next_replicate, owed_replicates
-from search.propose.samplers import CHOOSING_SAMPLERS, AxisValue
+from search.propose.samplers import CHOOSING_SAMPLERS
 from search.propose.tuning import RATE, STEP_SCALE, possible_rates
-from search.propose.tuning_stages import EdgeCheck, Stage, TunedArm, edge_checks, tune
+from search.propose.tuning_stages import Stage, TunedArm, edge_checks, tune
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal, SearchArm
+from search.record.trial import Proposal
 from search.record.trial_records import is_pending
+from spaces.axes import AxisValue
 from spaces.errors import InfeasibleError, RequestError
 
 
-class Proposer:
+class SweepProposer:
     """Proposes the trials of one experiment on one ground."""
 
     def __init__(self, experiment: Experiment, ground: Ground) -> None:
@@ -47,8 +56,6 @@ class Proposer:
             )
         self.experiment = experiment
         self.ground = ground
-        self.stopped_by: str | None = None
-        """The cap that the last `next` stopped at."""
         self.cells = [
             Cell(arm=arm, budget=budget)
             for budget in experiment.budget.budgets()
@@ -57,26 +64,58 @@ class Proposer:
         self._search = CellSearch(experiment, ground)
         self._exhausted: set[Cell] = set()
 
-    def next(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> Proposal | None:
-        """The next trial, or None: the sweep has all it asks for or all there is, must wait for
-        results that decide what comes, or has reached a cap (`stopped_by`).
+    def next(
+        self, records: Sequence[TrialRecord], *, at_most: int = 1, foresee: bool = False
+    ) -> Next:
+        """What comes after these records: one trial at a time.
 
-        ``foresee`` does not wait: it proposes as if what is open turned out as the defaults.
         Raises `RequestError` where no cell of the experiment admits a single trial.
         """
-        self.stopped_by = None
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
-            return None
+            return Done()
         known = {record.config_hash for record in counted}
         proposal = self._by_stage(counted, known, foresee)
         if proposal is None:
-            return None
+            if any(is_pending(record) for record in counted):
+                return Waiting()
+            return Done(why=self._why_no_more(len(counted)))
         limits = self.experiment.limits
         if limits.max_flops is not None:
             committed, cost = committed_flops(records), float(proposal.train_flops)
-            self.stopped_by = flops_cap_reached(limits, committed, cost)
-        return None if self.stopped_by else proposal
+            why = flops_cap_reached(limits, committed, cost)
+            if why is not None:
+                return Capped(why)
+        return Proposed((proposal,))
+
+    def baselines(self, cell: Cell) -> list[Proposal]:
+        """What a cell starts with, around the rule's own rates; empty where no shape fits."""
+        return self._search.baselines(cell, cell_axes(self.experiment, cell.arm))
+
+    def _why_no_more(self, count: int) -> str:
+        """Why fewer trials than asked for exist."""
+        reasons = sorted(set(self._search.why_not.values()))
+        because = f" (the last that did not fit: {reasons[0]})" if reasons else ""
+        return (
+            f"{count} of {self.experiment.trials} trials: no further configuration of these axes "
+            f"is new and fits its budget{because}"
+        )
+
+    def why_prune(self, running: TrialRecord, records: Sequence[TrialRecord]) -> str | None:
+        """Why a running trial should end now, by the experiment's rule."""
+        return why_prune(self.experiment, running, records)
+
+    def may_prune(self, proposal: Proposal) -> bool:
+        """Whether the experiment's rule may end a trial early."""
+        return may_prune(self.experiment, proposal)
+
+    def why_not_start(self, proposal: Proposal, records: Sequence[TrialRecord]) -> str | None:
+        """The cap of FLOPs that a trial would exceed, besides what runs."""
+        return why_not_start(self.experiment.limits, records, proposal)
+
+    def why_stop(self, records: Sequence[TrialRecord], *, now: float) -> str | None:
+        """The cap of worker-hours, once it is reached."""
+        return hours_cap_reached(self.experiment.limits, spent_hours(records, now=now))
 
     def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
         """Whether results still to come would change what is proposed after these records."""
@@ -125,7 +164,7 @@ class Proposer:
     def _by_stage(
         self, records: list[TrialRecord], known: set[str], foresee: bool
     ) -> Proposal | None:
-        tuned: dict[SearchArm, TunedArm] = {}
+        tuned: dict[str, TunedArm] = {}
         for arm in self.experiment.arms:
             stage = self._tune(arm, records, foresee)
             if stage.proposal is not None:
@@ -142,7 +181,7 @@ class Proposer:
             return self._last_stage(records, known, checks, repeats)
         return found
 
-    def _tune(self, arm: SearchArm, records: list[TrialRecord], foresee: bool) -> Stage:
+    def _tune(self, arm: str, records: list[TrialRecord], foresee: bool) -> Stage:
         settings = self.experiment.tuning
         if not settings.learning_rate_multipliers:
             return Stage(tuned=TunedArm())
@@ -166,9 +205,7 @@ class Proposer:
             and dict(start.axes) | {RATE: proposal.axes[RATE]} == proposal.axes
         )
 
-    def _tuning_start(
-        self, arm: SearchArm, axes: Mapping[str, tuple[AxisValue, ...]]
-    ) -> Proposal | None:
+    def _tuning_start(self, arm: str, axes: Mapping[str, tuple[AxisValue, ...]]) -> Proposal | None:
         """The arm's baseline at the smallest budget that has one."""
         mine = [cell for cell in self.cells if cell.arm == arm]
         for cell in sorted(mine, key=lambda cell: cell.train_flops):
@@ -177,27 +214,29 @@ class Proposer:
         return None
 
     def _owed(
-        self, records: list[TrialRecord], tuned: Mapping[SearchArm, TunedArm]
-    ) -> tuple[list[EdgeCheck], list[float]]:
+        self, records: list[TrialRecord], tuned: Mapping[str, TunedArm]
+    ) -> tuple[list[Proposal], list[float]]:
         """Checks of tuned rates at the largest budget, and replicates, that are still to come."""
         budgets = sorted({cell.train_flops for cell in self.cells})
-        checks = edge_checks(self.experiment.tuning, tuned, records, largest=budgets[-1])
+        tuning = self.experiment.tuning
+        checks = edge_checks(tuning, self._at_rate, tuned, records, largest=budgets[-1])
         per_budget = self.experiment.search.replicates_per_budget
         return checks, owed_replicates(records, budgets, per_budget=per_budget)
+
+    def _at_rate(self, leader: TrialRecord, multiplier: float) -> Proposal | None:
+        """A leader at another multiple of the rule's learning rate."""
+        point = dict(leader.proposal.axes) | {RATE: multiplier}
+        return self._search.attempt(cell_of(leader.proposal), point, purpose="tuning")
 
     def _last_stage(
         self,
         records: list[TrialRecord],
         known: set[str],
-        checks: list[EdgeCheck],
+        checks: list[Proposal],
         repeats: list[float],
     ) -> Proposal | None:
         for check in checks:
-            leader = check.leader.proposal
-            point = dict(leader.axes) | {RATE: check.multiplier}
-            proposal = self._search.attempt(cell_of(leader), point, purpose="tuning")
-            if proposal is not None and proposal.config_hash not in known:
-                return proposal
+            return check
         for budget in repeats:
             found = next_replicate(records, budget, leaders=self.experiment.search.leaders)
             if found is None:
@@ -224,7 +263,7 @@ class Proposer:
         self,
         records: list[TrialRecord],
         known: set[str],
-        tuned: Mapping[SearchArm, TunedArm],
+        tuned: Mapping[str, TunedArm],
         standing_in: bool,
     ) -> Proposal | None:
         """The next trial of the cell with the fewest; ``standing_in`` for one that results still
@@ -250,7 +289,7 @@ class Proposer:
 
     # Axes
 
-    def _allowed_values(self, arm: SearchArm) -> dict[str, set[AxisValue]]:
+    def _allowed_values(self, arm: str) -> dict[str, set[AxisValue]]:
         """What a recorded trial's axes may hold."""
         axes = cell_axes(self.experiment, arm)
         allowed: dict[str, set[AxisValue]] = {name: set(values) for name, values in axes.items()}

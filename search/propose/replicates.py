@@ -11,9 +11,7 @@ from collections.abc import Sequence
 
 from search.belief.arm_models import denoised_losses
 from search.belief.seed_noise import budget_noise, configuration_key
-from search.propose.tuning import RATE
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal
 from search.record.trial_records import is_pending
 
 
@@ -45,18 +43,13 @@ def next_replicate(
         return None
     shapes: dict[object, TrialRecord] = {}
     for record in ranked:
-        shapes.setdefault(_but_rate(record.proposal), record)
+        shapes.setdefault(configuration_key(record.proposal, any_rate=True), record)
     leading = list(shapes.values())[:leaders]
     noise = budget_noise(mine)
     if noise.seed_noise_nats is not None:
         leading = [record for record in leading if record.config_hash in noise.tied] or leading
     chosen = min(leading, key=lambda r: repeats[configuration_key(r.proposal)])
     return chosen, repeats[configuration_key(chosen.proposal)] + 1
-
-
-def _but_rate(proposal: Proposal) -> object:
-    arm, _, axes = configuration_key(proposal)
-    return (arm, tuple(axis for axis in axes if axis[0] != RATE))
 
 
 def _is_replicate(record: TrialRecord) -> bool:

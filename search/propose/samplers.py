@@ -17,13 +17,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from search.asked.settings import Sampler
+from spaces.axes import AxisValue
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial, Trial
 
-AxisValue = float | int | str
 Axes = Mapping[str, tuple[AxisValue, ...]]
 
 CHOOSING_SAMPLERS: frozenset[Sampler] = frozenset({"tpe", "gp"})

@@ -9,17 +9,17 @@ from typing import Literal
 from search.belief.seed_noise import configuration_key, is_better
 from search.propose.tuning import RATE, STEP_SCALE, choose_value
 from search.record.ledger import TrialRecord
-from search.record.trial import SearchArm
 from search.record.trial_records import loss_of
 
 Tuning = Literal["tuned", "transferred", "neither"]
+Side = Literal["lower", "higher"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArmTuning:
     """How an arm came to its learning rate, and to the start of its step scales."""
 
-    arm: SearchArm
+    arm: str
     tuned_at_flops: float
     """The budget of the tuning stage."""
     learning_rate_multiplier: float
@@ -33,26 +33,29 @@ class ArmTuning:
     better_at_largest: float | None
     """A neighbouring multiple that did better at the largest budget, by more than a tie."""
     checked_at_flops: float | None
-    """The largest budget, where the neighbours were tried; None where they were not."""
+    """The largest budget, where neighbours were tried; None where none was."""
+    checked_sides: tuple[Side, ...]
+    """On which sides of the arm's rate they were, whichever arm of its family asked for them."""
 
 
-def arm_tunings(records: Sequence[TrialRecord]) -> dict[SearchArm, ArmTuning]:
+def arm_tunings(records: Sequence[TrialRecord]) -> dict[str, ArmTuning]:
     """Each arm whose tuning stage has results."""
-    found: dict[SearchArm, ArmTuning] = {}
-    tuning = [r for r in records if r.proposal.purpose == "tuning" and r.set_aside is None]
+    found: dict[str, ArmTuning] = {}
+    counted = [record for record in records if record.set_aside is None]
+    tuning = [record for record in counted if record.proposal.purpose == "tuning"]
     for arm in sorted({record.proposal.arm for record in tuning}):
         mine = [record for record in tuning if record.proposal.arm == arm]
-        smallest = min(_flops(record) for record in mine)
+        smallest = min(map(_flops, mine))
         stage = [record for record in mine if _flops(record) == smallest]
         first = min(stage, key=lambda record: record.number)
-        rates = [r for r in stage if _but_rate(r) == _but_rate(first)]
+        rates = _at_any_rate(first, counted)
         choice = choose_value(_losses(rates, RATE), logarithmic=True)
         if choice is None:
             continue
         starts = [r for r in stage if r.proposal.axes[RATE] == choice.value]
-        start = choose_value(_losses(starts, STEP_SCALE), logarithmic=False)
-        start = start if len(stage) > len(rates) else None
-        checks = [record for record in mine if _flops(record) > smallest and record.is_result]
+        has_starts = any(record not in rates for record in stage)
+        start = choose_value(_losses(starts, STEP_SCALE), logarithmic=False) if has_starts else None
+        check = _check(arm, counted, above=smallest)
         found[arm] = ArmTuning(
             arm=arm,
             tuned_at_flops=smallest,
@@ -60,13 +63,14 @@ def arm_tunings(records: Sequence[TrialRecord]) -> dict[SearchArm, ArmTuning]:
             at_edge=choice.at_edge,
             step_scale_init=start.value if start else None,
             step_scale_at_edge=start is not None and start.at_edge,
-            better_at_largest=_better(checks, records),
-            checked_at_flops=_flops(checks[0]) if checks else None,
+            better_at_largest=check.better,
+            checked_at_flops=check.train_flops,
+            checked_sides=check.sides,
         )
     return found
 
 
-def tuning_of(record: TrialRecord, tunings: dict[SearchArm, ArmTuning]) -> Tuning:
+def tuning_of(record: TrialRecord, tunings: dict[str, ArmTuning]) -> Tuning:
     """Whether a trial's arm was tuned at this budget, elsewhere, or not at all."""
     tuning = tunings.get(record.proposal.arm)
     if tuning is None:
@@ -74,16 +78,45 @@ def tuning_of(record: TrialRecord, tunings: dict[SearchArm, ArmTuning]) -> Tunin
     return "tuned" if _flops(record) == tuning.tuned_at_flops else "transferred"
 
 
-def _better(checks: list[TrialRecord], records: Sequence[TrialRecord]) -> float | None:
-    """The multiple of a check that beats the same shape at the tuned rate by more than a tie."""
-    for check in sorted(checks, key=loss_of):
-        there = [r for r in records if r.is_result and _flops(r) == _flops(check)]
-        searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
-        same = [r for r in searched if _but_rate(r) == _but_rate(check)]
-        leader = min(same, key=loss_of, default=None)
-        if leader is not None and is_better(check.proposal, leader.proposal, there):
-            return float(check.proposal.axes[RATE])
-    return None
+@dataclass(frozen=True, kw_only=True)
+class _Check:
+    """What the neighbouring rates of an arm's best shape did at the largest budget."""
+
+    better: float | None = None
+    train_flops: float | None = None
+    sides: tuple[Side, ...] = ()
+
+
+def _check(arm: str, records: Sequence[TrialRecord], *, above: float) -> _Check:
+    """The check of the arm's best shape at the largest budget that has a result at another rate."""
+    results = [record for record in records if record.is_result]
+    largest = max(map(_flops, records))
+    there = [record for record in results if _flops(record) == largest]
+    searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
+    mine = sorted((r for r in searched if r.proposal.arm == arm), key=loss_of)
+    for leader in mine if largest > above else ():
+        others = [r for r in _at_any_rate(leader, there) if _rate(r) != _rate(leader)]
+        if not others:
+            continue
+        lower = any(_rate(other) < _rate(leader) for other in others)
+        higher = any(_rate(other) > _rate(leader) for other in others)
+        better = [r for r in others if is_better(r.proposal, leader.proposal, there)]
+        best = min(better, key=loss_of, default=None)
+        sides: list[Side] = ["lower"] if lower else []
+        sides += ["higher"] if higher else []
+        rate = None if best is None else float(best.proposal.axes[RATE])
+        return _Check(better=rate, train_flops=largest, sides=tuple(sides))
+    return _Check()
+
+
+def _at_any_rate(record: TrialRecord, records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Records of the same configuration at any learning rate, whichever arm asked for them."""
+    key = configuration_key(record.proposal, any_rate=True)
+    return [each for each in records if configuration_key(each.proposal, any_rate=True) == key]
+
+
+def _rate(record: TrialRecord) -> float:
+    return record.proposal.config.training.learning_rate
 
 
 def _losses(records: Sequence[TrialRecord], axis: str) -> dict[float, float | None]:
@@ -93,11 +126,6 @@ def _losses(records: Sequence[TrialRecord], axis: str) -> dict[float, float | No
         for r in records
         if axis in r.proposal.axes
     }
-
-
-def _but_rate(record: TrialRecord) -> object:
-    arm, flops, axes = configuration_key(record.proposal)
-    return (arm, flops, tuple(axis for axis in axes if axis[0] != RATE))
 
 
 def _flops(record: TrialRecord) -> float:

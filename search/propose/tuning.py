@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from search.asked.settings import TuningSettings
-from search.propose.samplers import AxisValue
+from spaces.axes import AxisValue
 
 RATE = "learning_rate_multiplier"
 STEP_SCALE = "step_scale_init"

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.asked.settings import TuningSettings
-from search.propose.samplers import AxisValue
 from search.propose.tuning import RATE, STEP_SCALE, Choice, choose_value, neighbours
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal, SearchArm
+from search.record.trial import Proposal
 from search.record.trial_records import is_pending, loss_of
+from spaces.axes import AxisValue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,16 +34,6 @@ class Stage:
 
     proposal: Proposal | None = None
     tuned: TunedArm | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class EdgeCheck:
-    """A rate to try at the largest budget beside the one that an arm was tuned to."""
-
-    leader: TrialRecord
-    """The arm's best trial there."""
-    multiplier: float
-    """The neighbouring multiple of the rule's rate."""
 
 
 def tune(
@@ -116,27 +106,40 @@ def _list(
 
 def edge_checks(
     settings: TuningSettings,
-    tuned: Mapping[SearchArm, TunedArm],
+    at_rate: Callable[[TrialRecord, float], Proposal | None],
+    tuned: Mapping[str, TunedArm],
     records: Sequence[TrialRecord],
     *,
     largest: float,
-) -> list[EdgeCheck]:
-    """Checks at the largest budget that are still to come, arm by arm."""
+) -> list[Proposal]:
+    """Trials of the rates beside each arm's at the largest budget that are still to come.
+
+    ``at_rate`` resolves an arm's leader at another multiple of the rule's rate. What is known
+    already, whoever asked for it, is no longer to come.
+    """
     if not (settings.learning_rate_multipliers and settings.check_largest):
         return []
-    checks = []
+    known = {record.config_hash for record in records}
+    checks: dict[str, Proposal] = {}
     for arm, choice in tuned.items():
-        there = [
-            record
-            for record in records
-            if record.proposal.arm == arm and record.proposal.budget.train_flops == largest
-        ]
-        searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
-        done = {r.proposal.axes[RATE] for r in there if r.proposal.purpose == "tuning"}
-        results = sorted((r for r in searched if r.is_result), key=lambda r: (loss_of(r), r.number))
-        leader = next(iter(results or filter(is_pending, searched)), None)
+        leader = _leader(arm, records, largest)
         if leader is None:
             continue
-        sides = neighbours(settings, choice.learning_rate_multiplier)
-        checks += [EdgeCheck(leader=leader, multiplier=m) for m in sides if m not in done]
-    return checks
+        for multiplier in neighbours(settings, choice.learning_rate_multiplier):
+            proposal = at_rate(leader, multiplier)
+            if proposal is not None and proposal.config_hash not in known:
+                checks[proposal.config_hash] = proposal
+    return list(checks.values())
+
+
+def _leader(arm: str, records: Sequence[TrialRecord], budget: float) -> TrialRecord | None:
+    """An arm's best result at a budget of those that were searched for; what waits stands in."""
+    searched = [
+        record
+        for record in records
+        if record.proposal.arm == arm
+        and record.proposal.budget.train_flops == budget
+        and record.proposal.purpose in ("baseline", "search")
+    ]
+    results = sorted((r for r in searched if r.is_result), key=lambda r: (loss_of(r), r.number))
+    return next(iter(results or filter(is_pending, searched)), None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Literal
 
@@ -23,8 +24,10 @@ from sqlalchemy import (
 
 from search.record.ledger_errors import RowMissing
 from search.record.ledger_schema import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
+from search.record.numbers import configuration_numbers
 from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
 from search.record.trial_records import Attempt, StaleOutcome, TrialRecord
+from spaces.architecture import stored_architecture
 from spaces.identity import canonical_json, with_fields_of_before
 
 Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
@@ -116,7 +119,7 @@ def queue_trial(
             sweep=sweep,
             config_hash=proposal.config_hash,
             number=next_number,
-            proposal_json=canonical_json(proposal),
+            proposal_json=canonical_json(_with_numbers(proposal)),
             state=state,
             created_at=time.time(),
         )
@@ -128,12 +131,17 @@ def _return_trial(connection: Connection, sweep: str, proposal: Proposal) -> Tri
     """Let a trial that was set aside belong to its sweep again, for the reason it is asked for
     now; its state, or None where the sweep has none of that identity."""
     returned = _update_of(sweep, proposal.config_hash).values(
-        set_aside=None, proposal_json=canonical_json(proposal)
+        set_aside=None, proposal_json=canonical_json(_with_numbers(proposal))
     )
     state: TrialState | None = connection.execute(
         returned.returning(TRIALS.c.state)
     ).scalar_one_or_none()
     return state
+
+
+def _with_numbers(proposal: Proposal) -> Proposal:
+    """The proposal as it is stored, for readers without its arm."""
+    return replace(proposal, numbers=configuration_numbers(proposal))
 
 
 def accepted_outcome(connection: Connection, config_hash: str) -> Outcome | None:
@@ -214,19 +222,24 @@ def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[Tria
 
 def read_proposal(text: str, config_hash: str) -> Proposal:
     """A proposal from its row, known by the row's hash."""
-    proposal: Proposal = _read(Proposal, text)
+    form = with_fields_of_before(Proposal, json.loads(text))
+    config = form["config"]
+    config["architecture"] = stored_architecture(config["architecture"])
+    proposal: Proposal = _adapter(Proposal).validate_python(form)
     proposal.config.stored_as(config_hash)
     return proposal
 
 
 def _read_outcome(text: str) -> Outcome:
-    outcome: Outcome = _read(Outcome, text)
+    """An outcome from its JSON, of this release or an older one."""
+    form = with_fields_of_before(Outcome, json.loads(text))
+    if gates := form.pop("gates", None):  # what the first release had instead of readouts
+        form["readouts"] = {
+            "deep_share": [gate["mean_deep_share"] for gate in gates],
+            "gate_entropy_nats": [gate["mean_entropy_nats"] for gate in gates],
+        }
+    outcome: Outcome = _adapter(Outcome).validate_python(form)
     return outcome
-
-
-def _read(kind: type, text: str) -> Any:
-    """A value from its JSON, of this release or an older one."""
-    return _adapter(kind).validate_python(with_fields_of_before(kind, json.loads(text)))
 
 
 def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:

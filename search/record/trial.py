@@ -12,15 +12,14 @@ from functools import cached_property
 from typing import Literal
 
 from spaces.architecture import Architecture
+from spaces.arms.contract import find_arm
+from spaces.arms.registry import is_known
 from spaces.budget import Budget
-from spaces.flops import train_flops_per_token
+from spaces.flops import train_flops_per_sequence, train_flops_per_token
 from spaces.identity import canonical_json
 
 RECORD_VERSION = 1
 """Version of the canonical form and of what a result means; part of every identity."""
-
-SearchArm = Literal["dual", "loop", "wide", "standard", "unrolled"]
-"""The architecture's arm, or ``unrolled``: the standard arm with K x depth unshared layers."""
 
 OutcomeStatus = Literal[
     "complete", "diverged", "out_of_memory", "failed", "preempted", "pruned", "lost"
@@ -133,18 +132,6 @@ class CurvePoint:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateSummary:
-    """Routing of one dual layer on the validation tokens."""
-
-    layer: int
-    """Index from the input."""
-    mean_deep_share: float
-    """Mean of g_d / (g_d + g_w) over tokens."""
-    mean_entropy_nats: float
-    """Mean binary entropy of the deep share over tokens, in nats."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a trial left: plain values; what was not measured is None, never 0."""
 
@@ -190,8 +177,8 @@ class Outcome:
     """Device name."""
     curve: tuple[CurvePoint, ...] = ()
     """The measured curve."""
-    gates: tuple[GateSummary, ...] = ()
-    """Routing per layer, for dual trials."""
+    readouts: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """What the arm reads off its layers on the validation tokens: means by layer."""
     warnings: tuple[str, ...] = ()
     """What a reader of the loss should know: many epochs, a wide gap."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -244,8 +231,8 @@ class Proposal:
 
     config: TrialConfig
     """What determines the result."""
-    arm: SearchArm
-    """The family it stands for."""
+    arm: str
+    """The arm that was searched; its architecture may be of another arm of the same family."""
     budget: Budget
     """What it was to cost."""
     axes: dict[str, float | int | str]
@@ -256,6 +243,9 @@ class Proposal:
     """Deep share of a layer's FLOPs that was asked for, where it is an axis."""
     attained_alpha: float | None = None
     """Deep share of a layer's FLOPs as built."""
+    numbers: dict[str, int | float] = field(default_factory=dict, compare=False)
+    """What it was to be and cost when it was asked for (`search.record.numbers`), for readers that
+    cannot import its arm; empty until a ledger has it."""
 
     @property
     def config_hash(self) -> str:
@@ -263,11 +253,27 @@ class Proposal:
         return self.config.config_hash
 
     @property
-    def train_flops_per_token(self) -> int:
+    def family(self) -> str:
+        """Arms of one family answer questions about each other."""
+        return family_of(self.arm)
+
+    @property
+    def train_flops_per_token(self) -> int | float:
         """Training FLOPs per token, in the budget's convention."""
-        return train_flops_per_token(self.config.architecture).get(self.budget.convention)
+        if self.config.architecture.is_known:
+            return train_flops_per_token(self.config.architecture).get(self.budget.convention)
+        return self.numbers["train_flops_per_token"]
 
     @property
     def train_flops(self) -> int:
         """Training FLOPs of the whole trial, in the budget's convention."""
-        return self.train_flops_per_token * self.config.tokens
+        config = self.config
+        if not config.architecture.is_known:
+            return int(self.numbers["train_flops"])
+        per_sequence = train_flops_per_sequence(config.architecture)[self.budget.convention]
+        return per_sequence * config.num_sequences
+
+
+def family_of(arm: str) -> str:
+    """The family of an arm; an arm that cannot be imported here stands for itself."""
+    return find_arm(arm).family if is_known(arm) else arm

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from search.asked.experiment import Experiment, load_experiment
-from search.propose.proposer import Ground, Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import Ground, SweepProposer
 from search.record.ledger import Ledger, TrialRecord
 from search.record.trial import Proposal
 from spaces.flops import forward_flops_per_token
@@ -37,7 +38,7 @@ def record_sweep(
 ) -> tuple[Experiment, list[TrialRecord]]:
     """Play the sweep of a file into the ledger of a home."""
     experiment = load_experiment(str(path))
-    proposer, ledger = Proposer(experiment, ground), Ledger(home, create=True)
+    proposer, ledger = SweepProposer(experiment, ground), Ledger(home, create=True)
     ledger.record_sweep(
         experiment.name,
         experiment_json=experiment.model_dump_json(),
@@ -45,7 +46,7 @@ def record_sweep(
         code_version="test",
     )
     while (records := ledger.trials(experiment.name)) is not None and len(records) < limit:
-        proposal = proposer.next(records)
+        proposal = first_of(proposer.next(records))
         if proposal is None:
             break
         _run_on_paper(ledger, experiment.name, proposal, judge)

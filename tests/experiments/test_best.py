@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.sweep.leaderboard import leaderboard
 from experiments.cli import run
 from experiments.verbs.best import print_best
 from search.record.ledger import Ledger, TrialRecord
@@ -26,7 +27,7 @@ CONTRACT = {
     "epochs",
     "forward_flops_per_token",
     "train_flops",
-    "learning_rate",
+    "peak_learning_rate",
     "seed",
     "loss_nats",
     "bits_per_byte",
@@ -52,7 +53,7 @@ def words(tmp_path_factory):
 def test_the_leaderboard_keeps_its_contract_and_marks_ties(words, capfd):
     document = run_json(capfd, *words, "--top", "0")
     assert document["link"] is None
-    assert [budget["target_flops"] for budget in document["budgets"]] == [1e10, 2e10, 4e10]
+    assert [budget["target_train_flops"] for budget in document["budgets"]] == [1e10, 2e10, 4e10]
     for budget in document["budgets"]:
         board = budget["leaderboard"]
         losses = [entry["loss_nats"] for entry in board]
@@ -69,7 +70,7 @@ def test_the_leaderboard_keeps_its_contract_and_marks_ties(words, capfd):
 def test_every_entry_says_how_its_arm_was_tuned(words, capfd):
     document = run_json(capfd, *words, "--top", "0")
     found = {
-        (budget["target_flops"], entry["tuning"])
+        (budget["target_train_flops"], entry["tuning"])
         for budget in document["budgets"]
         for entry in budget["leaderboard"]
     }
@@ -113,7 +114,7 @@ def test_what_trials_warned_of_stands_under_their_table(words, capfd):
     sweep, records = ledger.sweep("toy"), [warned(each) for each in ledger.trials("toy")]
     ledger.close()
     capfd.readouterr()
-    print_best(sweep, records, top=2, server="http://127.0.0.1:5000")
+    print_best(leaderboard(sweep, records), top=2, server="http://127.0.0.1:5000")
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("!")]
     assert len(lines) == 3
     assert all(line.startswith("! #1, #2") for line in lines)

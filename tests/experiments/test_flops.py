@@ -53,6 +53,7 @@ def test_json_of_the_published_example_keeps_the_contract() -> None:
         "alpha",
         "counters",
         "agree",
+        "active_parameters",
     ]
     assert found["parameters"] == {
         "total": 483_152_784,
@@ -96,6 +97,14 @@ def test_variants_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
     assert causal["layer_flops_per_token"] == base["layer_flops_per_token"]
 
 
+def exit_code(argv: list[str]) -> object:
+    """Of the command, whoever ends it."""
+    try:
+        return cli.run(argv)
+    except SystemExit as stopped:
+        return stopped.code
+
+
 @pytest.mark.parametrize("arm", ["loop", "wide", "standard"])
 def test_every_arm_is_certified(arm: str, capsys: pytest.CaptureFixture[str]) -> None:
     missing = {"wide": "deep_ffn"}.get(arm, "wide_ffn")
@@ -111,7 +120,12 @@ def test_every_arm_is_certified(arm: str, capsys: pytest.CaptureFixture[str]) ->
         ({"num_layers": -2}, "num_layers must be at least 1, got -2"),
         ({"num_loops": 0}, "num_loops must be at least 1, got 0"),
         ({"head_dim": 60}, "head_dim must divide d_model, got head_dim 60 and d_model 768"),
-        ({"arm": "deep"}, "invalid choice 'deep' for argument '--arm'"),
+        (
+            {"arm": "deep"},
+            "arm must be one of dual, loop, wide, standard, unrolled, moe, got 'deep'",
+        ),
+        ({"num_experts": 4}, "the dual arm has no num_experts"),
+        ({"arm": "moe", "num_experts": "many"}, "num_experts takes one int, got 'many'"),
         ({"arm": "standard", "num_loops": 1}, "the standard arm has no wide_ffn"),
         ({"wide_ffn": None}, "the dual arm needs wide_ffn"),
         ({"d_model": "wide"}, "wide"),
@@ -121,9 +135,7 @@ def test_every_arm_is_certified(arm: str, capsys: pytest.CaptureFixture[str]) ->
 def test_wrong_input_is_one_clear_message_and_exit_2(
     changes: dict[str, Any], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        cli.run(["flops", *words(EXAMPLE, **changes), "--json"])
-    assert stopped.value.code == 2
+    assert exit_code(["flops", *words(EXAMPLE, **changes), "--json"]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     said = " ".join(printed.err.replace("│", " ").split())

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import run
-from experiments.setup import parse_experiment_options, prepare_ground
+from experiments.setup import parse_experiment_options
 from experiments.verbs.plan import PlanOptions
+from runners.ground import prepare_ground
 from search.asked.experiment import load_experiment
 from search.propose.proposer import Ground
 from spaces.errors import RequestError

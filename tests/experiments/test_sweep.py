@@ -35,7 +35,7 @@ def test_delivered_flops_are_the_budget(
     toy, home = swept
     best = run_json(capfd, "best", toy, "--home", str(home), "--top", "0")
     entries = [
-        (budget["target_flops"], entry)
+        (budget["target_train_flops"], entry)
         for budget in best["budgets"]
         for entry in budget["leaderboard"]
     ]
@@ -90,7 +90,7 @@ def test_mlflow_equals_the_ledger_run_by_run(swept: tuple[str, Path]) -> None:
     for record in ledger.trials("toy"):
         assert record.mlflow_run_id is not None
         run_ = client.get_run(record.mlflow_run_id)
-        numbers = configuration_numbers(record) | outcome_numbers(record)
+        numbers = configuration_numbers(record.proposal) | outcome_numbers(record.outcome)
         assert {name: run_.data.metrics[name] for name in numbers} == numbers
         assert run_.info.status == "FINISHED"
         assert run_.data.tags["isoflop.config_hash"] == record.config_hash

@@ -62,16 +62,16 @@ def _failing_commit(number: int) -> None:
 
 def _out_of_memory(fitting_sequences: int) -> None:
     """Memory for that many sequences at once, and no more; 0: for none."""
-    from spaces.model import DualPathModel
+    from spaces.model import LanguageModel
 
-    forward = DualPathModel.hidden_with_routing
+    forward = LanguageModel.hidden_with_readings
 
     def limited(self: Any, tokens: Any, *rest: Any, **named: Any) -> Any:
         if torch.is_grad_enabled() and tokens.shape[0] > fitting_sequences:
             raise torch.OutOfMemoryError(f"no memory for {tokens.shape[0]} sequences")
         return forward(self, tokens, *rest, **named)
 
-    DualPathModel.hidden_with_routing = limited  # type: ignore[method-assign]
+    LanguageModel.hidden_with_readings = limited  # type: ignore[method-assign]
 
 
 def _not_a_number(step: int) -> None:

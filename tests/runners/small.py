@@ -6,17 +6,18 @@ from typing import Any
 
 from runners.text.corpus import Corpus
 from search.record.trial import TrainingRecipe, TrialConfig
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture
 
-SIZES: dict[Arm, dict[str, int]] = {
+SIZES: dict[str, dict[str, Any]] = {
     "dual": {"num_loops": 2, "deep_ffn": 24, "wide_ffn": 40},
     "loop": {"num_loops": 3, "deep_ffn": 24},
     "wide": {"wide_ffn": 40},
     "standard": {"deep_ffn": 24},
+    "moe": {"own": {"num_experts": 4, "top_k": 2, "expert_ffn": 24}},
 }
 
 
-def small_architecture(arm: Arm, **changes: Any) -> Architecture:
+def small_architecture(arm: str, **changes: Any) -> Architecture:
     """Width 16, two layers, context 16, bytes."""
     fields: dict[str, Any] = {
         "num_layers": 2,
@@ -28,7 +29,7 @@ def small_architecture(arm: Arm, **changes: Any) -> Architecture:
     return Architecture(arm=arm, **(fields | SIZES[arm] | changes))
 
 
-def small_trial(corpus: Corpus, arm: Arm = "dual", **changes: Any) -> TrialConfig:
+def small_trial(corpus: Corpus, arm: str = "dual", **changes: Any) -> TrialConfig:
     """Eleven steps of four sequences, the last of two; recipe fields go into the recipe."""
     recipe: dict[str, Any] = {"learning_rate": 0.01, "batch_sequences": 4}
     fields: dict[str, Any] = {

@@ -93,7 +93,11 @@ def test_files_called_validation_are_it_and_leave_the_training_set(tmp_path: Pat
     assert documents_in(tokens.train) == [b"only here"]
     assert documents_in(tokens.validation) == [b"in both", b"held out"]
     assert corpus.source == "text, split by file names"
-    assert said == ["text: neither training nor validation by name, left out: x-other.jsonl"]
+    assert said == [
+        "text: the names say the split: trains on x-train-00.jsonl, validates on x-val.jsonl",
+        "text: neither training nor validation by name, left out: x-other.jsonl",
+        "text: 1 of 2 training documents are validation documents as well: left out of training",
+    ]
 
 
 def test_byte_pairs_of_a_corpus(tmp_path: Path) -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from runners.machine.disk import RECORD_BYTES, attempt_bytes, find_shortage, sweep_bytes
 from runners.trial.checkpoint import Checkpoint, save_checkpoint
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 from tests.sweeps import toy_proposals
 
 
 def test_three_checkpoints_fit_into_the_estimate_and_not_much_is_wasted(tmp_path: Path) -> None:
     config = toy_proposals(tmp_path, 1)[0].config
-    weights = DualPathModel(config.architecture, seed=0).state_dict()
+    weights = LanguageModel(config.architecture, seed=0).state_dict()
     moments = {f"{what}/{name}": t.clone() for what in ("m", "v") for name, t in weights.items()}
     place = save_checkpoint(
         tmp_path / "c",

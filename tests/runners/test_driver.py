@@ -11,9 +11,10 @@ import pytest
 
 from runners.driver import Driver, SweepEvent, SweepSummary
 from runners.machine.disk import Shortage
-from runners.pools.contract import Assignment, Report, StopReason, WorkerLost
+from runners.pools.contract import AssignedAttempt, Assignment, Report, StopReason, WorkerLost
+from runners.sweep import driver_settings
 from search.asked.experiment import Experiment
-from search.propose.proposer import Proposer
+from search.propose.proposer import SweepProposer
 from search.record.ledger import Ledger
 from search.record.ledger_errors import DiskFull
 from search.record.trial import Outcome, Progress, TrialConfig
@@ -23,10 +24,10 @@ from tests.sweeps import GROUND, open_ledger, toy_experiment, toy_proposals
 class ScriptedPool:
     """Answers every assignment with what a script says."""
 
-    def __init__(self, script: Callable[[Assignment], list[object]]) -> None:
+    def __init__(self, script: Callable[[AssignedAttempt], list[object]]) -> None:
         self._script = script
         self._pending: list[Report] = []
-        self.assignments: list[Assignment] = []
+        self.assignments: list[AssignedAttempt] = []
         self.stopped: list[int] = []
         self.abandoned: list[int] = []
 
@@ -38,11 +39,12 @@ class ScriptedPool:
         return self.num_workers - len({report.attempt_id for report in self._pending})
 
     def assign(self, assignment: Assignment) -> None:
-        self.assignments.append(assignment)
-        for content in self._script(assignment):
-            self._pending.append(
-                Report(attempt_id=assignment.attempt_id, node="n", pid=1, content=content)  # type: ignore[arg-type]
-            )
+        for attempt in assignment.attempts:
+            self.assignments.append(attempt)
+            for content in self._script(attempt):
+                self._pending.append(
+                    Report(attempt_id=attempt.attempt_id, node="n", pid=1, content=content)  # type: ignore[arg-type]
+                )
 
     def reports(self, *, timeout_seconds: float) -> list[Report]:
         return [self._pending.pop(0)] if self._pending else []
@@ -82,7 +84,7 @@ def finish(config: TrialConfig, *, loss_nats: float = 3.0) -> list[object]:
 def drive(
     home: Path,
     experiment: Experiment,
-    script: Callable[[Assignment], list[object]],
+    script: Callable[[AssignedAttempt], list[object]],
     *,
     should_stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
@@ -93,8 +95,9 @@ def drive(
     driver = Driver(
         sweep=experiment.name,
         ledger=ledger,
-        proposer=Proposer(experiment, GROUND),
+        proposer=SweepProposer(experiment, GROUND),
         pool=pool,
+        settings=driver_settings(experiment),
         folder=home / "sweeps",
         watch=events.append,
         say=say,
@@ -104,7 +107,7 @@ def drive(
 
 
 def test_every_trial_is_run_once_and_none_again(tmp_path: Path) -> None:
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         return finish(assignment.config)
 
     summary, ledger, pool, events = drive(tmp_path, toy_experiment(trials=6), script)
@@ -132,7 +135,7 @@ def test_flops_of_attempts_add_up(tmp_path: Path) -> None:
 def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> None:
     tries: dict[str, int] = {}
 
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         key = assignment.config.config_hash
         tries[key] = tries.get(key, 0) + 1
         doomed = key == min(tries)
@@ -168,7 +171,7 @@ def test_a_stop_preempts_what_runs_and_the_next_command_goes_on(tmp_path: Path) 
 
 
 def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) -> None:
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         return [Outcome(status="diverged", reason="loss rose", steps=3, tokens=96)]
 
     _, ledger, pool, _ = drive(tmp_path, toy_experiment(trials=3), script)
@@ -180,7 +183,7 @@ def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) ->
 
 
 def test_the_same_error_five_times_in_a_row_ends_the_sweep(tmp_path: Path) -> None:
-    def failing(assignment: Assignment) -> list[object]:
+    def failing(assignment: AssignedAttempt) -> list[object]:
         return [Outcome(status="failed", reason="no such operator")]
 
     experiment = toy_experiment(trials=12)
@@ -248,7 +251,7 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
             return 1 if len(self.assignments) == len(self.abandoned) else 0
 
         def assign(self, assignment: Assignment) -> None:
-            self.assignments.append(assignment)
+            self.assignments += assignment.attempts
             if len(self.assignments) > 1:
                 for attempt in self.assignments:
                     for content in finish(attempt.config, loss_nats=float(attempt.attempt_id)):
@@ -332,7 +335,7 @@ def test_drivers_that_die_do_not_count_against_a_trial(tmp_path: Path) -> None:
 
 
 def test_a_lost_trial_keeps_its_curve_and_its_flops(tmp_path: Path) -> None:
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         progress = finish(assignment.config)[0]
         return [progress, WorkerLost(reason="killed")]
 
@@ -352,7 +355,7 @@ def test_an_edit_that_changes_no_configuration_keeps_its_results(tmp_path: Path)
     first, second = asks(8 / 3), asks(2.6)  # both round to the same feed-forward
     summary, ledger, _, _ = drive(tmp_path, first, lambda each: finish(each.config))
     assert summary.num_run == 4
-    proposer = Proposer(second, GROUND)
+    proposer = SweepProposer(second, GROUND)
     reasons = {each.config_hash: proposer.why_set_aside(each) for each in ledger.trials("toy")}
     assert all(reasons.values())
     ledger.set_aside("toy", reasons)
@@ -365,5 +368,5 @@ def test_an_edit_that_changes_no_configuration_keeps_its_results(tmp_path: Path)
 def test_other_seeds_set_trials_aside(tmp_path: Path) -> None:
     _, ledger, _, _ = drive(tmp_path, toy_experiment(trials=1), lambda each: finish(each.config))
     changed = toy_experiment(trials=1, seeds={"init": 5})
-    why = Proposer(changed, GROUND).why_set_aside(ledger.trials("toy")[0])
+    why = SweepProposer(changed, GROUND).why_set_aside(ledger.trials("toy")[0])
     assert why == "changed since: init_seed"

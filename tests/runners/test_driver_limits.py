@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.pools.contract import Assignment, Report, StopReason
+from runners.pools.contract import AssignedAttempt, Report, StopReason
 from search.limits.caps import committed_flops
 from search.record.spending import spending
 from search.record.trial import CurvePoint, Outcome, Progress
@@ -15,7 +15,7 @@ from tests.sweeps import toy_experiment
 
 
 def test_the_flops_cap_stops_in_order_and_a_higher_one_goes_on(tmp_path: Path) -> None:
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         return finish(assignment.config)
 
     capped = toy_experiment(trials=9, limits={"max_flops": 1.5e10})
@@ -36,7 +36,7 @@ def test_the_flops_cap_stops_in_order_and_a_higher_one_goes_on(tmp_path: Path) -
 def test_the_hours_cap_saves_what_runs_and_starts_nothing_more(tmp_path: Path, monkeypatch) -> None:
     experiment = toy_experiment(trials=9, limits={"max_hours": 1.0})
     monkeypatch.setattr(
-        "runners.driver.spent_hours", lambda records, now: 2.0 * bool(list(records))
+        "search.propose.proposer.spent_hours", lambda records, now: 2.0 * bool(list(records))
     )
     summary, ledger, pool, _ = drive(tmp_path, experiment, lambda each: finish(each.config))
     assert "limits.max_hours" in str(summary.stopped_by)
@@ -71,7 +71,7 @@ def test_a_pruned_trial_is_no_result_and_its_flops_are_spent(tmp_path: Path, mon
     )
     order: list[str] = []
 
-    def script(assignment: Assignment) -> list[object]:
+    def script(assignment: AssignedAttempt) -> list[object]:
         config = assignment.config
         order.append(config.config_hash)
         loss = float(len(order))  # each is worse than all before

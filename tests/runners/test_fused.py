@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 
@@ -28,7 +28,7 @@ BASE = Architecture(
 def test_a_released_model_is_plain_again_and_needs_no_collector() -> None:
     from runners.engine.fused import release, use_kernels
 
-    model = DualPathModel(BASE, seed=1)
+    model = LanguageModel(BASE, seed=1)
     plain = {name: set(vars(module)) for name, module in model.named_modules()}
     use_kernels(model)
     assert any(set(vars(module)) != plain[name] for name, module in model.named_modules())

@@ -14,7 +14,7 @@ from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence
 from search.limits.memory import fitting_micro_batch, training_memory_bytes
 from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 DUAL = Architecture(
     arm="dual",
@@ -52,7 +52,7 @@ def graph_engine(engine_recipe: TrainingRecipe, **options: Any) -> GraphEngine:
 
 
 def eager_engine(engine_recipe: TrainingRecipe, **options: Any) -> EagerEngine:
-    return EagerEngine(DualPathModel(DUAL, seed=1).cuda(), engine_recipe, **options)
+    return EagerEngine(LanguageModel(DUAL, seed=1).cuda(), engine_recipe, **options)
 
 
 def train(engine: Any, count: int = 50) -> list[float]:
@@ -64,7 +64,7 @@ def train(engine: Any, count: int = 50) -> list[float]:
 
 def distance(one: Tensor, other: Tensor) -> float:
     """Of two tensors, as a share of the second one's norm."""
-    return float((one - other).norm() / other.norm())
+    return ((one - other).norm() / other.norm()).item()
 
 
 def test_rate_schedule_and_decay_are_not_captured() -> None:
@@ -135,10 +135,10 @@ def test_lack_of_memory_halves_the_micro_batch_and_is_infeasible_at_one(
 ) -> None:
     honest, limit = EagerEngine.run, 3
 
-    def limited(self: EagerEngine, inputs: Tensor, targets: Tensor) -> Tensor:
+    def limited(self: EagerEngine, inputs: Tensor, targets: Tensor, **named: int) -> Tensor:
         if self.micro_batch_sequences > limit:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return honest(self, inputs, targets)
+        return honest(self, inputs, targets, **named)
 
     monkeypatch.setattr(EagerEngine, "run", limited)
     engine = graph_engine(recipe())

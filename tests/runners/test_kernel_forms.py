@@ -16,7 +16,7 @@ import torch
 from runners.engine.step import EagerEngine
 from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 if os.environ.get("TRITON_INTERPRET") == "1":
@@ -72,7 +72,7 @@ def forms_of_a_step(architecture: Architecture, batch: int = 4) -> int:
     from runners.engine.kernels.count import num_compiled
 
     recipe = TrainingRecipe(learning_rate=0.01, batch_sequences=batch, precision="bfloat16")
-    engine = EagerEngine(DualPathModel(architecture), recipe)
+    engine = EagerEngine(LanguageModel(architecture), recipe)
     use_kernels(engine.working.model)
     before = num_compiled()
     tokens = torch.zeros(batch, architecture.context_length + 1, dtype=torch.int64)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from runners.engine.loss import nats_and_residual_of, training_loss
 from search.record.trial import TrainingRecipe
-from spaces.architecture import Architecture, Arm
-from spaces.model import DualPathModel
+from spaces.architecture import Architecture
+from spaces.model import LanguageModel
 
 pytest.importorskip("triton", reason="the kernels need Triton")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -34,7 +34,7 @@ DUAL = Architecture(
     context_length=16,
     vocab_size=64,
 )
-ONE_PATH: dict[Arm, dict[str, Any]] = {
+ONE_PATH: dict[str, dict[str, Any]] = {
     "loop": {"wide_ffn": None},
     "wide": {"deep_ffn": None, "num_loops": 1},
     "standard": {"wide_ffn": None, "num_loops": 1},
@@ -56,9 +56,9 @@ ARCHITECTURES = {
 }
 
 
-def shaken(architecture: Architecture) -> DualPathModel:
+def shaken(architecture: Architecture) -> LanguageModel:
     """A model whose every weight matters."""
-    model = DualPathModel(architecture, seed=1)
+    model = LanguageModel(architecture, seed=1)
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -66,7 +66,7 @@ def shaken(architecture: Architecture) -> DualPathModel:
     return model.to(DEVICE)
 
 
-def gradients(model: DualPathModel, *, penalty: float) -> dict[str, Tensor]:
+def gradients(model: LanguageModel, *, penalty: float) -> dict[str, Tensor]:
     """Loss and gradients on random tokens."""
     tokens = torch.randint(0, 64, (3, 17), generator=torch.Generator().manual_seed(5)).to(DEVICE)
     recipe = TrainingRecipe(

@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 
 import runners.engine.loss
-from runners.engine.loss import deep_share, deep_share_entropy, expected_loops, training_loss
+from runners.engine.loss import training_loss
 from runners.engine.rounded_weights import WorkingModel
 from search.record.trial import TrainingRecipe
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel, Routing
+from spaces.model import LanguageModel
+from spaces.parts.gate import deep_share, deep_share_entropy
+from spaces.parts.router import expected_loops
 
 DUAL = Architecture(
     arm="dual",
@@ -34,7 +36,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return tokens[:, :-1], tokens[:, 1:]
 
 
-def gradients(model: DualPathModel, loss: torch.Tensor) -> list[torch.Tensor]:
+def gradients(model: LanguageModel, loss: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad(loss, list(model.parameters()), materialize_grads=True))
 
 
@@ -43,7 +45,7 @@ def test_chunked_loss_and_gradients_are_the_plain_ones(
     monkeypatch: pytest.MonkeyPatch, chunk_logits: int
 ) -> None:
     monkeypatch.setattr(runners.engine.loss, "LOGITS_AT_ONCE", chunk_logits)
-    model = DualPathModel(DUAL, seed=1).double()
+    model = LanguageModel(DUAL, seed=1).double()
     inputs, targets = batch()
     plain = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     loss, cross_entropy = training_loss(model, inputs, targets, RECIPE)
@@ -54,7 +56,7 @@ def test_chunked_loss_and_gradients_are_the_plain_ones(
 
 
 def test_in_float32_the_losses_are_equal_to_rounding() -> None:
-    model = DualPathModel(DUAL, seed=1)
+    model = LanguageModel(DUAL, seed=1)
     inputs, targets = batch()
     plain = F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten())
     loss, _ = training_loss(model, inputs, targets, RECIPE)
@@ -62,7 +64,7 @@ def test_in_float32_the_losses_are_equal_to_rounding() -> None:
 
 
 def test_bfloat16_products_stay_near() -> None:
-    model = DualPathModel(DUAL, seed=1)
+    model = LanguageModel(DUAL, seed=1)
     inputs, targets = batch()
     plain, _ = training_loss(model, inputs, targets, RECIPE)
     loss, _ = training_loss(WorkingModel(model, "bfloat16").model, inputs, targets, RECIPE)
@@ -71,14 +73,15 @@ def test_bfloat16_products_stay_near() -> None:
 
 
 def test_penalties_add_expected_loops_and_entropy() -> None:
-    model = DualPathModel(DUAL, seed=1)
+    model = LanguageModel(DUAL, seed=1)
     inputs, targets = batch()
     recipe = TrainingRecipe(
         learning_rate=1e-3, batch_sequences=4, ponder_penalty=0.5, gate_entropy_penalty=2.0
     )
     loss, cross_entropy = training_loss(model, inputs, targets, recipe)
-    _, routing = model.hidden_with_routing(inputs)
-    expected = 0.5 * expected_loops(routing) + 2.0 * deep_share_entropy(routing).mean()
+    _, readings = model.hidden_with_readings(inputs)
+    expected = 0.5 * expected_loops(readings["loop_weights_LBTK"]).mean()
+    expected = expected + 2.0 * deep_share_entropy(readings["gates_LBT2"]).mean()
     assert loss.item() - cross_entropy.item() == pytest.approx(expected.item(), rel=1e-5)
     plain, plain_cross_entropy = training_loss(model, inputs, targets, RECIPE)
     assert cross_entropy.item() == plain_cross_entropy.item() == plain.item()
@@ -87,17 +90,16 @@ def test_penalties_add_expected_loops_and_entropy() -> None:
 def test_routing_quantities_by_hand() -> None:
     gates = torch.tensor([[0.9, 0.3], [0.5, 0.5]]).view(1, 1, 2, 2)
     weights = torch.tensor([[0.5, 0.25, 0.25], [0.0, 0.0, 1.0]]).view(1, 1, 2, 3)
-    routing = Routing(gates_LBT2=gates, loop_weights_LBTK=weights)
-    torch.testing.assert_close(deep_share(routing).flatten(), torch.tensor([0.75, 0.5]))
+    torch.testing.assert_close(deep_share(gates).flatten(), torch.tensor([0.75, 0.5]))
     entropy = -0.75 * math.log(0.75) - 0.25 * math.log(0.25)
     torch.testing.assert_close(
-        deep_share_entropy(routing).flatten(), torch.tensor([entropy, math.log(2)])
+        deep_share_entropy(gates).flatten(), torch.tensor([entropy, math.log(2)])
     )
-    assert expected_loops(routing).item() == pytest.approx((1.75 + 3) / 2)
+    assert expected_loops(weights).mean().item() == pytest.approx((1.75 + 3) / 2)
 
 
 def test_penalties_without_gates_or_router_are_nothing() -> None:
-    model = DualPathModel(
+    model = LanguageModel(
         Architecture(
             arm="standard",
             num_layers=1,

@@ -43,7 +43,7 @@ def runs_of(client: MlflowClient, ledger: Ledger) -> dict[str, Run]:
 
 
 def assert_equal(client: MlflowClient, record: TrialRecord, run: Run) -> None:
-    numbers = configuration_numbers(record) | outcome_numbers(record)
+    numbers = configuration_numbers(record.proposal) | outcome_numbers(record.outcome)
     shown = {key: value for key, value in run.data.metrics.items() if key in numbers}
     assert shown == numbers
     for name in ("train_loss_nats", "val_loss_nats", "learning_rate"):

@@ -9,8 +9,7 @@ from runners.engine.loss import training_loss
 from runners.engine.rounded_weights import WorkingModel
 from runners.engine.step import EagerEngine
 from search.record.trial import TrainingRecipe
-from spaces.architecture import Arm
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 from tests.runners.small import SIZES, small_architecture
 
 RECIPE = TrainingRecipe(learning_rate=0.01, batch_sequences=4, precision="bfloat16")
@@ -23,13 +22,13 @@ def batch(num_sequences: int = 4) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_in_float32_the_model_is_its_own() -> None:
-    model = DualPathModel(small_architecture("dual"))
+    model = LanguageModel(small_architecture("dual"))
     assert WorkingModel(model, "float32").model is model
 
 
 @pytest.mark.parametrize("arm", list(SIZES))
-def test_products_and_state_are_bfloat16_and_the_rest_is_shared(arm: Arm) -> None:
-    model = DualPathModel(small_architecture(arm))
+def test_products_and_state_are_bfloat16_and_the_rest_is_shared(arm: str) -> None:
+    model = LanguageModel(small_architecture(arm))
     working = WorkingModel(model, "bfloat16").model
     own = dict(model.named_parameters())
     for name, parameter in working.named_parameters():
@@ -37,15 +36,15 @@ def test_products_and_state_are_bfloat16_and_the_rest_is_shared(arm: Arm) -> Non
         assert is_product != (parameter is own[name]), name
         plain = ("norm" in name, "step_scale" in name, name.startswith("embedding"))
         assert is_product != any(plain), name
-    hidden_BTD, routing = working.hidden_with_routing(batch()[0])
+    hidden_BTD, readings = working.hidden_with_readings(batch()[0])
     assert hidden_BTD.dtype == torch.bfloat16
-    for tensor in (routing.gates_LBT2, routing.loop_weights_LBTK):
-        assert tensor is None or tensor.dtype == torch.float32
+    for name, tensor in readings.items():
+        assert name == "experts_LBTK" or tensor.dtype == torch.float32
     torch.testing.assert_close(working(batch()[0]).float(), model(batch()[0]), rtol=0.1, atol=0.05)
 
 
 def test_refreshing_rounds_the_weights_anew() -> None:
-    model = DualPathModel(small_architecture("dual"))
+    model = LanguageModel(small_architecture("dual"))
     working = WorkingModel(model, "bfloat16")
     with torch.no_grad():
         model.head.weight.mul_(3.0)
@@ -54,7 +53,7 @@ def test_refreshing_rounds_the_weights_anew() -> None:
 
 
 def test_gradients_come_home_in_float32_and_add_up() -> None:
-    model = DualPathModel(small_architecture("dual"))
+    model = LanguageModel(small_architecture("dual"))
     working = WorkingModel(model, "bfloat16")
     for count in (1, 2):
         loss, _ = training_loss(working.model, *batch(), RECIPE)
@@ -73,7 +72,7 @@ def test_bfloat16_learns_as_float32_does() -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         recipe = TrainingRecipe(learning_rate=0.01, batch_sequences=4, precision=precision)
-        engine = EagerEngine(DualPathModel(small_architecture("dual"), seed=2), recipe)
+        engine = EagerEngine(LanguageModel(small_architecture("dual"), seed=2), recipe)
         losses[precision] = [engine.step(*batch(), learning_rate=0.01).item() for _ in range(20)]
         sums = engine.validation_sums(*batch())
         assert sums.nats.item() / 64 < losses[precision][-1]

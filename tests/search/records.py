@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 
 from search.asked.experiment import Experiment
-from search.propose.proposer import Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import SweepProposer
 from search.record.ledger import Attempt, TrialRecord
 from search.record.trial import CurvePoint, Outcome, OutcomeStatus, Proposal
 from tests.sweeps import GROUND
@@ -80,9 +81,9 @@ def queued(proposal: Proposal, *, number: int = 0) -> TrialRecord:
 
 def play(experiment: Experiment, judge: Judge, *, limit: int = 1000) -> list[TrialRecord]:
     """A whole sweep, one trial after the other, every outcome by ``judge``."""
-    proposer = Proposer(experiment, GROUND)
+    proposer = SweepProposer(experiment, GROUND)
     records: list[TrialRecord] = []
-    while len(records) < limit and (proposal := proposer.next(records)) is not None:
+    while len(records) < limit and (proposal := first_of(proposer.next(records))) is not None:
         records.append(record_of(proposal, judge(proposal), number=len(records)))
     return records
 

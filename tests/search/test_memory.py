@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from search.limits.memory import fitting_micro_batch, training_memory_bytes
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture
 
-MEASURED_MB: list[tuple[Arm, int, int, int, int | None, int | None, int, int, float]] = [
+MEASURED_MB: list[tuple[str, int, int, int, int | None, int | None, int, int, float]] = [
     # arm, width, layers, K, deep, wide, vocabulary, sequences; experiments/LOG.md, 2026-11-25
     ("dual", 640, 8, 2, 640, 2560, 8192, 32, 11216.7),
     ("dual", 128, 2, 1, 128, 128, 256, 8, 151.0),
@@ -19,7 +19,7 @@ MEASURED_MB: list[tuple[Arm, int, int, int, int | None, int | None, int, int, fl
 ]
 
 
-def architecture(row: tuple[Arm, int, int, int, int | None, int | None, int]) -> Architecture:
+def architecture(row: tuple[str, int, int, int, int | None, int | None, int]) -> Architecture:
     arm, d_model, num_layers, num_loops, deep, wide, vocabulary = row
     return Architecture(
         arm=arm,

@@ -16,7 +16,8 @@ from search.asked.settings import SearchSettings
 from search.belief.arm_models import recommend
 from search.propose.cell_search import CellSearch
 from search.propose.cells import Cell, cell_axes, cell_of
-from search.propose.proposer import Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import SweepProposer
 from search.record.trial import Proposal
 from spaces.errors import InfeasibleError, RequestError
 from tests.search.records import bowl, play, queued, record_of
@@ -81,11 +82,11 @@ def test_the_same_records_give_the_same_proposal_in_another_process(sampler):
         trials=40, axes=WIDE_AXES, arms=["dual"], search={"sampler": sampler, "startup_trials": 4}
     )
     before = play(experiment.model_copy(update={"search": RANDOM}), bowl, limit=20)
-    fresh = Proposer(experiment, GROUND).next(before)
-    warm = Proposer(experiment, GROUND)
+    fresh = first_of(SweepProposer(experiment, GROUND).next(before))
+    warm = SweepProposer(experiment, GROUND)
     for count in (0, 12, 19):
-        warm.next(before[:count])
-    assert warm.next(before) == fresh
+        first_of(warm.next(before[:count]))
+    assert first_of(warm.next(before)) == fresh
 
 
 def test_a_cell_starts_with_its_baselines():
@@ -137,9 +138,9 @@ def test_what_failed_is_never_proposed_again_and_its_neighbours_less():
 def test_running_trials_are_not_proposed_again():
     experiment = toy_experiment(trials=40, arms=["dual"], axes=WIDE_AXES)
     records = play(experiment, bowl, limit=20)
-    proposer = Proposer(experiment, GROUND)
+    proposer = SweepProposer(experiment, GROUND)
     for _ in range(4):
-        proposal = proposer.next(records)
+        proposal = first_of(proposer.next(records))
         assert proposal is not None
         assert proposal.config_hash not in {record.config_hash for record in records}
         records.append(queued(proposal, number=len(records)))
@@ -151,7 +152,9 @@ def test_set_aside_names_the_axis_or_the_change():
     narrowed = toy_experiment(
         trials=4, arms=["dual"], axes=WIDE_AXES | {"d_model": [48], "learning_rate_multiplier": [1]}
     )
-    assert "axes.d_model no longer holds" in str(Proposer(narrowed, GROUND).why_set_aside(record))
+    assert "axes.d_model no longer holds" in str(
+        SweepProposer(narrowed, GROUND).why_set_aside(record)
+    )
     changed = toy_experiment(
         trials=4,
         arms=["dual"],
@@ -160,16 +163,16 @@ def test_set_aside_names_the_axis_or_the_change():
     changed = changed.model_copy(
         update={"training": changed.training.model_copy(update={"eval_sequences": 8})}
     )
-    assert "training.weight_decay" in str(Proposer(changed, GROUND).why_set_aside(record))
-    assert Proposer(experiment, GROUND).why_set_aside(record) is None
+    assert "training.weight_decay" in str(SweepProposer(changed, GROUND).why_set_aside(record))
+    assert SweepProposer(experiment, GROUND).why_set_aside(record) is None
     limited = toy_experiment(trials=4, arms=["dual"], limits={"memory_bytes": 1000})
-    assert "no longer fits" in str(Proposer(limited, GROUND).why_set_aside(record))
+    assert "no longer fits" in str(SweepProposer(limited, GROUND).why_set_aside(record))
 
 
 def test_nothing_feasible_is_an_error_that_states_the_law():
     experiment = toy_experiment(limits={"memory_bytes": 1000})
     with pytest.raises(RequestError, match="at most 1e\\+03 bytes"):
-        Proposer(experiment, GROUND).next([])
+        SweepProposer(experiment, GROUND).next([])
 
 
 def test_a_pruned_trial_counts_as_seen_but_not_as_a_result():
@@ -177,7 +180,7 @@ def test_a_pruned_trial_counts_as_seen_but_not_as_a_result():
     records = play(experiment, bowl, limit=24)
     pruned = record_of(records[20].proposal, "pruned", number=20)
     records[20] = pruned
-    proposal = Proposer(experiment, GROUND).next(records)
+    proposal = first_of(SweepProposer(experiment, GROUND).next(records))
     assert proposal is not None
     assert proposal.config_hash != pruned.config_hash
     assert math.isfinite(proposal.train_flops)
@@ -186,13 +189,13 @@ def test_a_pruned_trial_counts_as_seen_but_not_as_a_result():
 def test_the_plan_of_what_is_open_costs_no_model(monkeypatch):
     experiment = toy_experiment(trials=60, arms=["dual"], axes=WIDE_AXES)
     records = play(experiment, bowl, limit=20)
-    proposer = Proposer(experiment, GROUND)
-    first = proposer.next(records, foresee=True)
-    assert first == Proposer(experiment, GROUND).next(records)
+    proposer = SweepProposer(experiment, GROUND)
+    first = first_of(proposer.next(records, foresee=True))
+    assert first == first_of(SweepProposer(experiment, GROUND).next(records))
     assert first is not None
     records.append(queued(first, number=20))
     monkeypatch.setattr("search.propose.samplers.CellStudy._open", None)
-    later = proposer.next(records, foresee=True)
+    later = first_of(proposer.next(records, foresee=True))
     assert later is not None
     assert proposer.depends_on_results(later, records)
 

@@ -10,7 +10,8 @@ import pytest
 
 from search.asked.settings import LimitSettings, TuningSettings
 from search.limits.caps import caps_in_words, committed_flops
-from search.propose.proposer import Proposer
+from search.propose.contract import Capped, first_of
+from search.propose.proposer import SweepProposer
 from search.propose.tuned_arms import arm_tunings, tuning_of
 from search.propose.tuning import choose_value, neighbours
 from search.record.ledger import TrialRecord
@@ -93,13 +94,13 @@ def test_step_scales_are_tuned_at_the_tuned_rate():
 
 
 def test_the_search_waits_for_the_tuning_and_the_plan_does_not():
-    proposer = Proposer(tuned_experiment(), GROUND)
+    proposer = SweepProposer(tuned_experiment(), GROUND)
     records = []
-    while (proposal := proposer.next(records)) is not None:
+    while (proposal := first_of(proposer.next(records))) is not None:
         records.append(queued(proposal, number=len(records)))
     assert len(records) == 10
     foreseen = list(records)
-    while (proposal := proposer.next(foreseen, foresee=True)) is not None:
+    while (proposal := first_of(proposer.next(foreseen, foresee=True))) is not None:
         foreseen.append(queued(proposal, number=len(foreseen)))
     assert len(foreseen) == 30
 
@@ -108,9 +109,9 @@ def test_a_resumed_tuned_sweep_goes_on_identically_and_sets_nothing_aside():
     experiment = tuned_experiment()
     whole = play(experiment, bowl)
     for count in (3, 9, 12, 27):
-        fresh = Proposer(experiment, GROUND)
+        fresh = SweepProposer(experiment, GROUND)
         assert all(fresh.why_set_aside(record) is None for record in whole[:count])
-        again = fresh.next(whole[:count])
+        again = first_of(fresh.next(whole[:count]))
         assert again is not None
         assert again.config_hash == whole[count].config_hash
 
@@ -169,7 +170,7 @@ def test_replicates_repeat_leaders_with_other_seeds_paired_by_data_order():
         seeds = [(r.proposal.config.init_seed, r.proposal.config.data_seed) for r in mine]
         assert sorted(seeds) == [(1, 1), (1, 1), (2, 2), (2, 2)]
     assert len({r.config_hash for r in records}) == len(records)
-    assert all(Proposer(experiment, GROUND).why_set_aside(r) is None for r in records)
+    assert all(SweepProposer(experiment, GROUND).why_set_aside(r) is None for r in records)
 
 
 def test_replicates_are_not_spent_on_what_the_noise_tells_from_the_first():
@@ -205,16 +206,16 @@ def test_the_flops_cap_stops_before_the_first_trial_that_exceeds_it():
     assert [r.config_hash for r in records] == [r.config_hash for r in free[: len(records)]]
     spent = committed_flops(records)
     assert spent <= 2.1e10 < spent + free[len(records)].proposal.train_flops
-    proposer = Proposer(experiment, GROUND)
-    assert proposer.next(records) is None
-    assert proposer.stopped_by is not None
-    assert "limits.max_flops" in proposer.stopped_by
+    proposer = SweepProposer(experiment, GROUND)
+    answer = proposer.next(records)
+    assert isinstance(answer, Capped)
+    assert "limits.max_flops" in answer.why
 
 
 def test_a_queue_counts_against_the_cap():
-    proposer = Proposer(toy_experiment(trials=20, limits={"max_flops": 2.1e10}), GROUND)
+    proposer = SweepProposer(toy_experiment(trials=20, limits={"max_flops": 2.1e10}), GROUND)
     records = []
-    while (proposal := proposer.next(records)) is not None:
+    while (proposal := first_of(proposer.next(records))) is not None:
         records.append(queued(proposal, number=len(records)))
     assert sum(r.proposal.train_flops for r in records) <= 2.1e10
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class PublishedRow:
     @property
     def architecture(self) -> Architecture:
         """The row's model."""
-        arm: Arm = "dual"
+        arm: str = "dual"
         if self.deep_ffn is None or self.wide_ffn is None:
             arm = "wide" if self.deep_ffn is None else "loop"
         return Architecture(

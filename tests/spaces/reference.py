@@ -65,6 +65,11 @@ def softplus(x: Tensor) -> float:
     return math.log1p(math.exp(float(x)))
 
 
+def has_router(a: Architecture) -> bool:
+    """Whether per-token routers mix the loops."""
+    return a.arm in ("dual", "loop") and a.loop_output == "mixture"
+
+
 def deep_path(a: Architecture, weights: Weights, prefix: str, x_TD: Tensor) -> Tensor:
     """The K loops and their mixture."""
     states, probabilities = [], []
@@ -73,12 +78,12 @@ def deep_path(a: Architecture, weights: Weights, prefix: str, x_TD: Tensor) -> T
         scale = 1.0 if scales is None else softplus(scales[loop])
         x_TD = block(a, weights, f"{prefix}.block", x_TD, scale)
         states.append(x_TD)
-        if a.has_router:
+        if has_router(a):
             row = weights[f"{prefix}.router.weight"][0]
             position = loop / max(1, a.num_loops - 1)
             logit = x_TD @ row[:-1] + row[-1] * position + weights[f"{prefix}.router.bias"]
             probabilities.append(torch.sigmoid(logit)[:, None])
-    if a.has_router:
+    if has_router(a):
         output = torch.zeros_like(x_TD)
         for t, state in enumerate(states):
             not_before = math.prod((1 - p for p in probabilities[:t]), start=torch.ones(1))

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spaces.architecture import Architecture, Arm, CommonFields, GateMode, LoopOutput
-from spaces.budget import ARM_AXES, Axes, Budget, Solution, SolveMode, axes_of, solve
+from spaces.architecture import Architecture, CommonFields, GateMode, LoopOutput
+from spaces.arms.contract import find_arm
+from spaces.arms.registry import BUILT_IN
+from spaces.budget import Axes, Budget, Solution, SolveMode, axes_of, solve
 from spaces.errors import InfeasibleError, RequestError
 from spaces.flops import (
     CONVENTIONS,
@@ -19,8 +21,8 @@ from spaces.flops import (
     FlopsByConvention,
     deep_share,
     forward_flops_per_token,
-    layer_flops_of,
     layer_flops_per_token,
+    part_flops_per_token,
     train_flops_per_token,
 )
 from tests.spaces.strategies import ARMS
@@ -42,9 +44,14 @@ targeted_case = pytest.mark.parametrize(
 )
 
 
-def point(arm: Arm, mode: SolveMode, **values: Any) -> Axes:
+def point(arm: str, mode: SolveMode, **values: Any) -> Axes:
     """One point of the axes that an arm has in a mode."""
     return Axes(**{axis: (VALUES | values)[axis] for axis in axes_of(arm, mode)})
+
+
+def of_layer(architecture: Architecture, part: str, convention: Convention) -> float:
+    """Forward FLOPs per token of a part of one layer."""
+    return part_flops_per_token(architecture, part, convention) / architecture.num_layers
 
 
 def common_of(architecture: Architecture) -> CommonFields:
@@ -115,7 +122,7 @@ class Asked:
 
 
 @st.composite
-def questions(draw: st.DrawFn, arm: Arm) -> Asked:
+def questions(draw: st.DrawFn, arm: str) -> Asked:
     """Shapes from thousands to billions of parameters, enough tokens for 0.1 %."""
     multiple = draw(st.sampled_from([1, 8, 64]))
     head_dim = draw(st.sampled_from([8, 32, 64, 128]))
@@ -180,7 +187,7 @@ def check_delivery(asked: Asked, solution: Solution, *, wanted: float) -> None:
 @given(st.data())
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 def test_a_planted_shape_and_its_tokens_come_back(
-    arm: Arm, mode: SolveMode, data: st.DataObject
+    arm: str, mode: SolveMode, data: st.DataObject
 ) -> None:
     asked = data.draw(questions(arm))
     solution = asked.solve(mode, target=asked.target)
@@ -196,7 +203,7 @@ def test_a_planted_shape_and_its_tokens_come_back(
 @given(st.data(), st.floats(0, 0.0049))
 @settings(max_examples=25, deadline=None, derandomize=True, database=None)
 def test_the_next_size_up_exceeds_the_target(
-    arm: Arm, mode: SolveMode, data: st.DataObject, excess: float
+    arm: str, mode: SolveMode, data: st.DataObject, excess: float
 ) -> None:
     asked = data.draw(questions(arm))
     target = asked.target * (1 + excess)
@@ -233,17 +240,17 @@ def test_deep_path_is_the_largest_within_alphas_share(data: st.DataObject, alpha
     except InfeasibleError:
         return
     found = solution.architecture
-    layer = layer_flops_of(found, asked.convention)
-    share = alpha * (layer_target - layer.mixing)
+    share = alpha * (layer_target - of_layer(found, "shared", asked.convention))
     assert found.deep_ffn is not None
     larger = replace(found, deep_ffn=found.deep_ffn + asked.ffn_multiple)
-    assert layer.deep <= share < layer_flops_of(larger, asked.convention).deep
+    deep = [of_layer(each, "deep", asked.convention) for each in (found, larger)]
+    assert deep[0] <= share < deep[1]
     assert solution.nominal_alpha == alpha
     assert solution.attained_alpha <= alpha + 0.006  # the paths may stay 0.5 % below the target
 
 
 @targeted_case
-def test_train_flops_with_tokens_imply_the_target(arm: Arm, mode: SolveMode) -> None:
+def test_train_flops_with_tokens_imply_the_target(arm: str, mode: SolveMode) -> None:
     solution = solve(
         Budget(train_flops=6e13, tokens=2_000_000),
         arm=arm,
@@ -258,7 +265,7 @@ def test_train_flops_with_tokens_imply_the_target(arm: Arm, mode: SolveMode) -> 
 
 
 @every_case
-def test_axes_of_an_arm_are_needed_and_no_others_exist(arm: Arm, mode: SolveMode) -> None:
+def test_axes_of_an_arm_are_needed_and_no_others_exist(arm: str, mode: SolveMode) -> None:
     budget = Budget(train_flops=6e13, tokens=None if mode == "tokens" else 2_000_000)
     axes = point(arm, mode)
     for name, value in VALUES.items():
@@ -271,9 +278,9 @@ def test_axes_of_an_arm_are_needed_and_no_others_exist(arm: Arm, mode: SolveMode
 
 
 def test_the_table_of_axes_covers_every_arm_and_mode() -> None:
-    assert set(ARM_AXES) == set(get_args(Arm))
-    for arm in ARMS:
-        assert set(ARM_AXES[arm]) == set(MODES)
+    for arm in BUILT_IN:
+        assert set(find_arm(arm).axes) == set(MODES)
+        assert set(find_arm(arm).derived) == {"deep_ffn", "wide_ffn", "both_ffn"}
     assert "num_loops" not in {axis for mode in MODES for axis in axes_of("wide", mode)}
     assert "wide_multiplier" not in {axis for mode in MODES for axis in axes_of("loop", mode)}
     assert axes_of("dual", "both_ffn") == ("num_loops", "alpha", "num_layers", "d_model")
@@ -380,7 +387,7 @@ def test_the_published_budget_gives_the_published_shape_on_a_finer_grid() -> Non
 
 
 @every_case
-def test_solving_takes_about_a_millisecond_at_most(arm: Arm, mode: SolveMode) -> None:
+def test_solving_takes_about_a_millisecond_at_most(arm: str, mode: SolveMode) -> None:
     budget = Budget(train_flops=6e13, tokens=None if mode == "tokens" else 2_000_000)
     axes = point(arm, mode)
     seconds = []

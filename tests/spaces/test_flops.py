@@ -52,8 +52,8 @@ def test_training_is_three_forward_passes_of_layers_and_head() -> None:
 def test_causal_lies_exactly_between_full_and_projection(architecture: Architecture) -> None:
     flops = forward_flops_per_token(architecture)
     assert 2 * flops.causal == flops.full + flops.projection
-    passes = architecture.num_loops * architecture.has_deep_path
-    passes += architecture.has_wide_path and architecture.wide_attention
+    passes = architecture.num_loops * (architecture.arm != "wide")
+    passes += architecture.arm in ("dual", "wide") and architecture.wide_attention
     square = 4 * architecture.context_length * architecture.d_model
     assert flops.full - flops.projection == architecture.num_layers * passes * square
 

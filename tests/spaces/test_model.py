@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor
 
-from spaces.architecture import PAPER_STEP_SCALE_INIT, Architecture, Arm
+from spaces.architecture import PAPER_STEP_SCALE_INIT, Architecture
 from spaces.errors import RequestError
-from spaces.layers import Layer, Rotation
-from spaces.model import DualPathModel, rotation_tables
+from spaces.model import LanguageModel
+from spaces.parts.attention import Rotation, rotation_tables
+from spaces.parts.layers import Layer
 from tests.spaces.reference import reference_logits
 from tests.spaces.strategies import ARMS, architectures, small
 
@@ -28,7 +29,7 @@ def some_tokens(architecture: Architecture, *, batch: int = 2) -> Tensor:
     return torch.randint(architecture.vocab_size, shape, generator=generator)
 
 
-def shaken(model: DualPathModel, *, std: float = 0.3) -> DualPathModel:
+def shaken(model: LanguageModel, *, std: float = 0.3) -> LanguageModel:
     """The model with every weight moved, so that nothing stands at a start that hides it."""
     generator = torch.Generator().manual_seed(11)
     with torch.no_grad():
@@ -37,14 +38,14 @@ def shaken(model: DualPathModel, *, std: float = 0.3) -> DualPathModel:
     return model
 
 
-def layer_of(model: DualPathModel, index: int = 0) -> Layer:
+def layer_of(model: LanguageModel, index: int = 0) -> Layer:
     """One layer, typed."""
     layer = model.layers[index]
     assert isinstance(layer, Layer)
     return layer
 
 
-def rotation_of(model: DualPathModel) -> Rotation:
+def rotation_of(model: LanguageModel) -> Rotation:
     """The rotary tables of the full context."""
     return Rotation(model.rotation_cos_TC, model.rotation_sin_TC)
 
@@ -57,7 +58,7 @@ def root_mean_square(x: Tensor) -> float:
 @given(architectures())
 @settings(max_examples=40, deadline=None, derandomize=True, database=None)
 def test_model_computes_the_published_equations(architecture: Architecture) -> None:
-    model = shaken(DualPathModel(architecture)).double()
+    model = shaken(LanguageModel(architecture)).double()
     a = architecture
     for name, table in rotation_tables(a.context_length, a.head_dim, a.rope_base).items():
         getattr(model, name).copy_(table)  # they were rounded to float32
@@ -69,8 +70,8 @@ def test_model_computes_the_published_equations(architecture: Architecture) -> N
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_every_arm_gives_finite_logits_and_gradients_everywhere(arm: Arm) -> None:
-    model = DualPathModel(small(arm))
+def test_every_arm_gives_finite_logits_and_gradients_everywhere(arm: str) -> None:
+    model = LanguageModel(small(arm))
     logits = model(some_tokens(model.architecture))
     assert logits.shape == (2, 16, 64)
     logits.square().mean().backward()
@@ -90,7 +91,7 @@ def test_fresh_dual_layer_with_the_papers_preset_is_the_identity_within_a_thousa
         wide_ffn=7680,
         step_scale_init=PAPER_STEP_SCALE_INIT,
     )
-    model = DualPathModel(architecture)
+    model = LanguageModel(architecture)
     x_BTD = torch.randn(2, 16, 768, generator=torch.Generator().manual_seed(3))
     x_BTD = F.rms_norm(x_BTD, (768,))
     with torch.no_grad():
@@ -101,22 +102,20 @@ def test_fresh_dual_layer_with_the_papers_preset_is_the_identity_within_a_thousa
 
 @pytest.mark.parametrize("num_loops", [1, 2, 5])
 def test_mixture_weights_sum_to_one(num_loops: int) -> None:
-    model = shaken(DualPathModel(small("dual", num_loops=num_loops)))
-    _, routing = model.hidden_with_routing(some_tokens(model.architecture))
-    assert routing.loop_weights_LBTK is not None
-    assert routing.gates_LBT2 is not None
-    assert routing.loop_weights_LBTK.shape == (2, 2, 16, num_loops)
-    assert routing.gates_LBT2.shape == (2, 2, 16, 2)
-    assert (routing.loop_weights_LBTK >= 0).all()
-    sums = routing.loop_weights_LBTK.sum(-1)
+    model = shaken(LanguageModel(small("dual", num_loops=num_loops)))
+    _, readings = model.hidden_with_readings(some_tokens(model.architecture))
+    assert readings["loop_weights_LBTK"].shape == (2, 2, 16, num_loops)
+    assert readings["gates_LBT2"].shape == (2, 2, 16, 2)
+    assert (readings["loop_weights_LBTK"] >= 0).all()
+    sums = readings["loop_weights_LBTK"].sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("arm", ["dual", "loop"])
 @pytest.mark.parametrize("loop_output", ["mixture", "final", "average"])
-def test_changing_k_changes_no_parameter_but_the_step_scales(arm: Arm, loop_output: str) -> None:
-    one = DualPathModel(small(arm, num_loops=1, loop_output=loop_output), seed=5).state_dict()
-    four = DualPathModel(small(arm, num_loops=4, loop_output=loop_output), seed=5).state_dict()
+def test_changing_k_changes_no_parameter_but_the_step_scales(arm: str, loop_output: str) -> None:
+    one = LanguageModel(small(arm, num_loops=1, loop_output=loop_output), seed=5).state_dict()
+    four = LanguageModel(small(arm, num_loops=4, loop_output=loop_output), seed=5).state_dict()
     assert one.keys() == four.keys()
     changed = {name for name in one if one[name].shape != four[name].shape}
     assert changed == {f"layers.{index}.deep.step_scales" for index in range(2)}
@@ -126,7 +125,7 @@ def test_changing_k_changes_no_parameter_but_the_step_scales(arm: Arm, loop_outp
 @given(architectures())
 @settings(max_examples=30, deadline=None, derandomize=True, database=None)
 def test_future_tokens_change_nothing(architecture: Architecture) -> None:
-    model = shaken(DualPathModel(architecture))
+    model = shaken(LanguageModel(architecture))
     tokens = some_tokens(architecture, batch=1)
     changed = tokens.clone()
     split = architecture.context_length // 2
@@ -140,9 +139,9 @@ def test_future_tokens_change_nothing(architecture: Architecture) -> None:
     ("arm", "gate_biases"), [("loop", (200.0, -200.0)), ("wide", (-200.0, 200.0))]
 )
 def test_single_path_arm_equals_the_dual_layer_without_the_other_path(
-    arm: Arm, gate_biases: tuple[float, float]
+    arm: str, gate_biases: tuple[float, float]
 ) -> None:
-    dual = shaken(DualPathModel(small("dual")))
+    dual = shaken(LanguageModel(small("dual")))
     with torch.no_grad():
         for layer in dual.layers:
             assert isinstance(layer, Layer)
@@ -150,7 +149,7 @@ def test_single_path_arm_equals_the_dual_layer_without_the_other_path(
             assert layer.gate.linear is not None
             layer.gate.linear.weight.zero_()
             layer.gate.linear.bias.copy_(torch.tensor(gate_biases))  # sigmoid: exactly 1 and 0
-    single = DualPathModel(small(arm))
+    single = LanguageModel(small(arm))
     missing, _ = single.load_state_dict(dual.state_dict(), strict=False)
     assert not missing
     tokens = some_tokens(dual.architecture)
@@ -158,8 +157,8 @@ def test_single_path_arm_equals_the_dual_layer_without_the_other_path(
 
 
 def test_standard_arm_equals_the_loop_arm_with_one_loop_at_step_scale_one() -> None:
-    loop = DualPathModel(small("loop", num_loops=1))
-    standard = DualPathModel(small("standard"))
+    loop = LanguageModel(small("loop", num_loops=1))
+    standard = LanguageModel(small("standard"))
     missing, unexpected = standard.load_state_dict(loop.state_dict(), strict=False)
     assert not missing
     assert {name.split(".", 3)[3] for name in unexpected} == {
@@ -172,9 +171,9 @@ def test_standard_arm_equals_the_loop_arm_with_one_loop_at_step_scale_one() -> N
 
 
 def test_weightless_query_and_key_norm_commutes_with_the_rotation() -> None:
-    before = shaken(DualPathModel(small("standard", qk_norm="before")))
-    after = DualPathModel(small("standard", qk_norm="after"))
-    none = DualPathModel(small("standard", qk_norm="none"))
+    before = shaken(LanguageModel(small("standard", qk_norm="before")))
+    after = LanguageModel(small("standard", qk_norm="after"))
+    none = LanguageModel(small("standard", qk_norm="none"))
     for model in (after, none):
         model.load_state_dict(before.state_dict())
     tokens = some_tokens(before.architecture)
@@ -197,18 +196,17 @@ def test_rotary_scores_depend_on_the_distance_alone() -> None:
 
 @pytest.mark.parametrize("gate_mode", ["convex", "softmax", "fixed"])
 def test_gates_of_the_dependent_modes_sum_to_one(gate_mode: str) -> None:
-    model = shaken(DualPathModel(small("dual", gate_mode=gate_mode)))
-    _, routing = model.hidden_with_routing(some_tokens(model.architecture))
-    assert routing.gates_LBT2 is not None
-    sums = routing.gates_LBT2.sum(-1)
+    model = shaken(LanguageModel(small("dual", gate_mode=gate_mode)))
+    _, readings = model.hidden_with_readings(some_tokens(model.architecture))
+    sums = readings["gates_LBT2"].sum(-1)
     torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
 def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -> None:
     state = torch.random.get_rng_state()
-    first, again = DualPathModel(small("dual"), seed=1), DualPathModel(small("dual"))
+    first, again = LanguageModel(small("dual"), seed=1), LanguageModel(small("dual"))
     again.initialize(1)
-    other = DualPathModel(small("dual"), seed=2)
+    other = LanguageModel(small("dual"), seed=2)
     assert torch.equal(torch.random.get_rng_state(), state)
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name]), name
@@ -217,17 +215,17 @@ def test_equal_seeds_give_equal_weights_and_leave_the_global_generator_alone() -
 
 def test_a_model_built_on_meta_and_materialized_equals_one_built_directly() -> None:
     with torch.device("meta"):
-        model = DualPathModel(small("dual"))
+        model = LanguageModel(small("dual"))
     assert model.head.weight.is_meta
     model.to_empty(device="cpu").initialize(4)
-    direct = DualPathModel(small("dual"), seed=4)
+    direct = LanguageModel(small("dual"), seed=4)
     tokens = some_tokens(direct.architecture)
     assert torch.equal(model(tokens), direct(tokens))
 
 
 def test_weights_start_normal_with_residual_outputs_scaled_by_depth() -> None:
     architecture = small("dual", d_model=256, head_dim=64, deep_ffn=512, wide_ffn=1024)
-    for name, weight in DualPathModel(architecture).state_dict().items():
+    for name, weight in LanguageModel(architecture).state_dict().items():
         if name.endswith("output.weight"):
             assert float(weight.std()) == pytest.approx(0.02 / math.sqrt(4), rel=0.02), name
         elif name.endswith(("qkv.weight", "gate_up.weight", "embedding.weight", "head.weight")):
@@ -241,12 +239,8 @@ def test_weights_start_normal_with_residual_outputs_scaled_by_depth() -> None:
 
 
 def test_weight_decay_acts_on_projections_and_head_alone() -> None:
-    model = DualPathModel(small("dual"))
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    matrices = {names[parameter] for parameter in model.matrix_parameters()}
-    others = {names[parameter] for parameter in model.other_parameters()}
-    assert matrices.isdisjoint(others)
-    assert matrices | others == set(names.values())
+    model = LanguageModel(small("dual"))
+    matrices = {each.name for each in model.declared() if each.weight.decays}
     assert {name.split(".", 2)[-1] for name in matrices} == {
         "weight",  # the head's
         *(
@@ -255,30 +249,36 @@ def test_weight_decay_acts_on_projections_and_head_alone() -> None:
             for matrix in ("attention.qkv", "attention.output", "ffn.gate_up", "ffn.output")
         ),
     }
-    assert "embedding.weight" in others
+    assert "embedding.weight" not in matrices
 
 
 def test_a_model_wholly_in_bfloat16_runs_in_bfloat16() -> None:
-    model = DualPathModel(small("dual")).bfloat16()
+    model = LanguageModel(small("dual")).bfloat16()
     assert model(some_tokens(model.architecture)).dtype == torch.bfloat16
 
 
 def test_rotary_tables_are_not_part_of_the_weights() -> None:
-    names = DualPathModel(small("dual")).state_dict().keys()
+    names = LanguageModel(small("dual")).state_dict().keys()
     assert not [name for name in names if "rotation" in name or "position" in name]
 
 
 def test_a_sequence_longer_than_the_context_is_refused() -> None:
-    model = DualPathModel(small("dual"))
+    model = LanguageModel(small("dual"))
     with pytest.raises(RequestError, match="17 tokens and 16"):
         model(torch.zeros(1, 17, dtype=torch.long))
 
 
 def test_golden_training_steps() -> None:
-    model = DualPathModel(small("dual"), seed=0)
+    model = LanguageModel(small("dual"), seed=0)
     groups = [
-        {"params": model.matrix_parameters(), "weight_decay": 0.1},
-        {"params": model.other_parameters(), "weight_decay": 0.0},
+        {
+            "params": [each.parameter for each in model.declared() if each.weight.decays],
+            "weight_decay": 0.1,
+        },
+        {
+            "params": [each.parameter for each in model.declared() if not each.weight.decays],
+            "weight_decay": 0.0,
+        },
     ]
     optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.95))
     tokens = some_tokens(model.architecture, batch=4)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture
 from spaces.certificate import built_parameters
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 from spaces.parameters import ParameterCounts, count_parameters, parameter_grid
 from tests.spaces.strategies import ARMS, architectures, small
 
@@ -18,7 +18,7 @@ from tests.spaces.strategies import ARMS, architectures, small
 @settings(max_examples=80, deadline=None, derandomize=True, database=None)
 def test_closed_form_equals_the_built_model_by_part(architecture: Architecture) -> None:
     with torch.device("meta"):
-        model = DualPathModel(architecture)
+        model = LanguageModel(architecture)
     counts = count_parameters(architecture)
     assert counts == built_parameters(model)
     assert counts.total == sum(v for name, v in counts.as_dict().items() if name != "total")
@@ -44,7 +44,7 @@ def test_standard_arm_counts_as_deep() -> None:
 
 
 @pytest.mark.parametrize("arm", ARMS)
-def test_grid_equals_the_single_counts(arm: Arm) -> None:
+def test_grid_equals_the_single_counts(arm: str) -> None:
     shapes = [(layers, width) for layers in (1, 3) for width in (16, 40, 64)]
     grid = parameter_grid(
         arm=arm,

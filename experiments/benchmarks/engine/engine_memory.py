@@ -13,7 +13,6 @@ import json
 import random
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -22,29 +21,39 @@ from experiments.benchmarks.engine.engine_step import VOCABULARY, recipe_of
 from runners.engine.graph import StepTask, WarmEngine
 from runners.machine.device import device_name, find_device
 from search.limits.memory import training_memory_bytes
-from spaces.architecture import Architecture, Arm
+from spaces.architecture import Architecture, CommonFields
+from spaces.arms.contract import find_arm, shape_in_words
+from spaces.axes import AxisValue
+from spaces.identity import canonical_form
 
-ARMS: tuple[Arm, ...] = ("dual", "dual", "loop", "wide", "standard")
+ARMS = ("dual", "dual", "loop", "wide", "standard", "moe")
 WIDTHS = (128, 192, 256, 320, 384, 512, 640, 768)
 
+VALUES: dict[str, Sequence[AxisValue]] = {
+    "num_layers": (2, 3, 4, 6, 8),
+    "num_loops": (1, 2, 3, 4),
+    "deep_multiplier": (1, 2, 3, 4),
+    "wide_multiplier": (1, 2, 4, 8),
+    "expert_multiplier": (1, 2),
+    "num_experts": (4, 8, 16),
+    "top_k": (1, 2, 4),
+}
+"""Of axes; of one that is not here, the values that its arm comes with."""
 
-def shapes(count: int, *, widths: Sequence[int], seed: int) -> list[tuple[Architecture, int]]:
+
+def shapes(
+    count: int, *, arms: Sequence[str], widths: Sequence[int], seed: int
+) -> list[tuple[Architecture, int]]:
     """Architectures with sequences of a batch."""
     rng = random.Random(seed)
     found = []
     for _ in range(count):
-        arm, width = rng.choice(ARMS), rng.choice(tuple(widths))
-        architecture = Architecture(
-            arm=arm,
-            d_model=width,
-            num_layers=rng.choice((2, 3, 4, 6, 8)),
-            num_loops=rng.choice((1, 2, 3, 4)) if arm in ("dual", "loop") else 1,
-            deep_ffn=None if arm == "wide" else width * rng.choice((1, 2, 3, 4)),
-            wide_ffn=width * rng.choice((1, 2, 4, 8)) if arm in ("dual", "wide") else None,
-            head_dim=64,
-            context_length=512,
-            vocab_size=rng.choice((256, VOCABULARY, 4 * VOCABULARY)),
-        )
+        arm, width = find_arm(rng.choice(arms)), rng.choice(tuple(widths))
+        axes = [axis for axis in arm.axes["tokens"] if axis.role == "shape"]
+        point = {axis.name: rng.choice(VALUES.get(axis.name, axis.values)) for axis in axes}
+        vocabulary = rng.choice((256, VOCABULARY, 4 * VOCABULARY))
+        common = CommonFields(head_dim=64, context_length=512, vocab_size=vocabulary)
+        architecture = arm.shape(point, common, d_model=width, ffn_multiple=8)
         found.append((architecture, rng.choice((8, 16, 32, 64))))
     return found
 
@@ -53,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the table, and with ``--json`` one document instead."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shapes", type=int, default=24)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS))
     parser.add_argument("--widths", nargs="+", type=int, default=list(WIDTHS))
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--json", action="store_true")
@@ -62,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     device, warm = find_device("cuda"), WarmEngine()
     rows: list[dict[str, Any]] = []
-    for architecture, batch in shapes(options.shapes, widths=options.widths, seed=options.seed):
+    wanted = {"arms": options.arms, "widths": options.widths, "seed": options.seed}
+    for architecture, batch in shapes(options.shapes, **wanted):
         warm.let_go()
         before = torch.cuda.memory_allocated()
         recipe = recipe_of(batch, device)
@@ -72,7 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         predicted = training_memory_bytes(architecture, sequences=engine.micro_batch_sequences)
         rows.append(
             {
-                "architecture": asdict(architecture),
+                "architecture": canonical_form(architecture),
+                "shape": shape_in_words(architecture),
                 "batch_sequences": batch,
                 "micro_batch_sequences": engine.micro_batch_sequences,
                 "predicted_bytes": predicted,
@@ -87,8 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in rows:
         a, ratio = row["architecture"], row["predicted_bytes"] / row["measured_bytes"]
         print(
-            f"{a['arm']:8} {a['d_model']:4} x {a['num_layers']}  K {a['num_loops']}  deep "
-            f"{a['deep_ffn'] or 0:5}  wide {a['wide_ffn'] or 0:5}  vocabulary {a['vocab_size']:5}  "
+            f"{a['arm']:8} {row['shape']:48} vocabulary {a['vocab_size']:5}  "
             f"batch {row['batch_sequences']:2}: {row['measured_bytes'] / 1e9:6.3f} GB, predicted "
             f"{ratio - 1:+.1%}"
         )

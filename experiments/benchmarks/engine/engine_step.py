@@ -28,7 +28,7 @@ from runners.machine.device import device_name, find_device, peak_flops_per_seco
 from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.flops import train_flops_per_token
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 VOCABULARY, CONTEXT, HEAD = 8_192, 512, 64
 SIDES = ("eager", "compile", "compile-same", "engine")
@@ -98,7 +98,7 @@ def engine_step(architecture: Architecture, recipe: TrainingRecipe, device: torc
             StepTask(architecture=architecture, recipe=recipe, device=device), init_seed=0
         )
     else:
-        engine = EagerEngine(DualPathModel(architecture), recipe)
+        engine = EagerEngine(LanguageModel(architecture), recipe)
     return lambda inputs, targets: engine.step(inputs, targets, learning_rate=1e-3)
 
 

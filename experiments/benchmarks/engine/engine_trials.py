@@ -31,12 +31,13 @@ from typing import Any
 import torch
 
 from experiments.benchmarks.engine.plain_loop import train_plainly
-from runners.driver import Driver
+from runners.driver import Driver, DriverSettings
 from runners.machine.device import device_name
 from runners.pools.contract import WorkerOptions
 from runners.pools.ray_pool import RayPool
 from runners.text.corpus import Corpus, prepare_corpus
 from search.asked.experiment import Experiment
+from search.propose.listed import ListedProposer
 from search.record.ledger import Ledger
 from search.record.trial import Outcome, Proposal, TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture
@@ -105,20 +106,6 @@ def proposals(
     return found
 
 
-class _Listed:
-    """Proposes what is on a list, in its order."""
-
-    stopped_by = None
-
-    def __init__(self, experiment: Experiment, proposals: Sequence[Proposal]) -> None:
-        self.experiment = experiment
-        self._waiting = list(proposals)
-
-    def next(self, _: Sequence[Any]) -> Proposal | None:
-        """The next one."""
-        return self._waiting.pop(0) if self._waiting else None
-
-
 class Ours:
     """Driver and ledger over warm Ray actors, which live through all passes."""
 
@@ -156,9 +143,9 @@ class Ours:
         driver = Driver(
             sweep=name,
             ledger=self._ledger,
-            # all that the driver uses of a proposer
-            proposer=_Listed(experiment, listed),  # type: ignore[arg-type]
+            proposer=ListedProposer(listed),
             pool=self._pool,
+            settings=DriverSettings(),
             folder=self._home / "sweeps" / name,
             watch=lambda event: None,
             say=lambda text: print(text, file=sys.stderr),

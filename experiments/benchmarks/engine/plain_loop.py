@@ -12,7 +12,7 @@ from runners.engine.schedule import learning_rate_at
 from runners.text.corpus import Corpus
 from search.record.trial import TrainingRecipe, TrialConfig
 from spaces.architecture import Architecture
-from spaces.model import DualPathModel
+from spaces.model import LanguageModel
 
 
 class PlainStep:
@@ -28,16 +28,18 @@ class PlainStep:
         autocast: bool = False,
     ) -> None:
         self._autocast = autocast and recipe.precision == "bfloat16"
-        self.model = DualPathModel(architecture).to(device)
+        self.model = LanguageModel(architecture).to(device)
         precision = "float32" if self._autocast else recipe.precision
         self.working = WorkingModel(self.model, precision)
         self._loss = self._forward
         if compiled:
             torch.compiler.reset()  # the ninth model would hit a limit and silently run eagerly
             self._loss = torch.compile(self._forward, dynamic=False)
+        decayed = [each.parameter for each in self.model.declared() if each.weight.decays]
+        others = [each.parameter for each in self.model.declared() if not each.weight.decays]
         groups = [
-            {"params": self.model.matrix_parameters(), "weight_decay": recipe.weight_decay},
-            {"params": self.model.other_parameters(), "weight_decay": 0.0},
+            {"params": decayed, "weight_decay": recipe.weight_decay},
+            {"params": others, "weight_decay": 0.0},
         ]
         self._optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
 

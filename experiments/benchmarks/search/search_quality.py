@@ -27,7 +27,6 @@ import tyro
 from experiments.benchmarks.search.simulated_search import SIZES, Checkpoint, Contender, simulate
 from experiments.benchmarks.search.truth import DEFAULT_TRUTH, Truth, load_truth, optimum
 from experiments.command import print_json, talk
-from spaces.architecture import Arm
 from spaces.errors import RequestError
 
 DEFAULT_CONTENDER: Contender = "ours-tpe"
@@ -55,7 +54,7 @@ class Options:
     """The same for Optuna's GP, whose asks take tenths of a second each."""
     contenders: tuple[Contender, ...] = get_args(Contender)
     """Who searches."""
-    arm: Arm = "dual"
+    arm: str = "dual"
     """The arm whose space is searched."""
     jobs: int = max(1, (os.cpu_count() or 1) - 1)
     """Processes."""
@@ -153,7 +152,7 @@ def _row(contender: Contender, seed: int, checkpoint: Checkpoint) -> dict[str, A
     return {"contender": contender, "seed": seed, **asdict(checkpoint)}
 
 
-def _merged(paths: Sequence[Path], truth: Truth, arm: Arm) -> list[dict[str, Any]]:
+def _merged(paths: Sequence[Path], truth: Truth, arm: str) -> list[dict[str, Any]]:
     """Rows of several parts; `RequestError` where one is of another truth or arm."""
     rows: list[dict[str, Any]] = []
     for path in paths:

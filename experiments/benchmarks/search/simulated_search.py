@@ -17,11 +17,11 @@ import numpy as np
 from experiments.benchmarks.search.truth import Points, Truth, ask, failure_of, optimum
 from search.asked.experiment import Experiment
 from search.belief.arm_models import recommend
-from search.propose.proposer import Ground, Proposer
+from search.propose.contract import first_of
+from search.propose.proposer import Ground, SweepProposer
 from search.record.ledger import TrialRecord
 from search.record.trial import Outcome, Proposal
 from search.record.trial_records import loss_of
-from spaces.architecture import Arm
 
 if TYPE_CHECKING:
     import optuna
@@ -84,7 +84,7 @@ class Checkpoint:
 
 
 def simulate(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     """One run of a contender with ``trials`` trials per budget; a checkpoint at every size."""
     if contender in OURS:
@@ -93,7 +93,7 @@ def simulate(
 
 
 def benchmark_experiment(
-    truth: Truth, arm: Arm, *, search: dict[str, Any], seed: int
+    truth: Truth, arm: str, *, search: dict[str, Any], seed: int
 ) -> Experiment:
     """The truth's question as an experiment file would ask it."""
     space, model, rate = truth.space, truth.model, truth.learning_rate
@@ -126,7 +126,7 @@ def benchmark_experiment(
     return Experiment.model_validate(fields)
 
 
-def rate_multipliers(truth: Truth, arm: Arm) -> list[float]:
+def rate_multipliers(truth: Truth, arm: str) -> list[float]:
     """Multiples of our rule that reach over the truth's whole range of rates at some shape."""
     from search.asked.recipe import REFERENCE_EFFECTIVE_DEPTH, REFERENCE_WIDTH
     from search.asked.settings import TrainingSettings
@@ -148,7 +148,7 @@ def rate_multipliers(truth: Truth, arm: Arm) -> list[float]:
 
 
 def _simulate_ours(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     experiment = benchmark_experiment(truth, arm, search=OURS[contender], seed=seed)
     if contender == "ours-no-cap":
@@ -160,14 +160,14 @@ def _simulate_ours(
         num_validation_sequences=10**6,
         precision="float32",
     )
-    proposer = Proposer(experiment, ground)
+    proposer = SweepProposer(experiment, ground)
     noise = np.random.default_rng(seed)
     records: list[TrialRecord] = []
     told: list[Told] = []
     checkpoints = []
     budgets = list(truth.train_flops)
     while len(records) < trials * len(budgets):
-        proposal = proposer.next(records)
+        proposal = first_of(proposer.next(records))
         if proposal is None:
             break
         outcome, true_loss = _answer(truth, arm, proposal, noise)
@@ -200,7 +200,7 @@ def _recommended(records: list[TrialRecord], budget: float, contender: Contender
 
 
 def _answer(
-    truth: Truth, arm: Arm, proposal: Proposal, noise: np.random.Generator
+    truth: Truth, arm: str, proposal: Proposal, noise: np.random.Generator
 ) -> tuple[Outcome, float]:
     """The outcome that training would have had, and its loss without noise."""
     axes, config = proposal.axes, proposal.config
@@ -236,7 +236,7 @@ def _record(proposal: Proposal, outcome: Outcome, *, number: int) -> TrialRecord
 
 
 def _simulate_stock(
-    truth: Truth, arm: Arm, contender: Contender, *, seed: int, trials: int
+    truth: Truth, arm: str, contender: Contender, *, seed: int, trials: int
 ) -> list[Checkpoint]:
     import optuna
 
@@ -281,7 +281,7 @@ def _simulate_stock(
     ]
 
 
-def _suggest(truth: Truth, arm: Arm, train_flops: float, trial: optuna.trial.Trial) -> Points:
+def _suggest(truth: Truth, arm: str, train_flops: float, trial: optuna.trial.Trial) -> Points:
     """Axes in the order a person writes them; the width's range depends on all before it, so that
     the budget still pays for the fewest steps."""
     space, rate = truth.space, truth.learning_rate
@@ -309,7 +309,7 @@ def _suggest(truth: Truth, arm: Arm, train_flops: float, trial: optuna.trial.Tri
 
 
 def _checkpoint(
-    truth: Truth, arm: Arm, told: list[Told], chosen: list[float], size: int
+    truth: Truth, arm: str, told: list[Told], chosen: list[float], size: int
 ) -> Checkpoint:
     groups = [
         [each for each in told if each.budget == index][:size]
@@ -334,10 +334,10 @@ def _checkpoint(
     )
 
 
-_OPTIMA: dict[tuple[str, Arm, float], Any] = {}
+_OPTIMA: dict[tuple[str, str, float], Any] = {}
 
 
-def _optimum(truth: Truth, arm: Arm, train_flops: float) -> Any:
+def _optimum(truth: Truth, arm: str, train_flops: float) -> Any:
     key = (truth.model_dump_json(), arm, train_flops)
     if key not in _OPTIMA:
         _OPTIMA[key] = optimum(truth, arm, train_flops)

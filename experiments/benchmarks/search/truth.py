@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from search.asked.experiment import describe_errors
-from spaces.architecture import Arm
 from spaces.errors import RequestError
-from spaces.flops import TRAIN_FLOPS_PER_FORWARD_FLOP, Convention, forward_flops_grid
+from spaces.flops import Convention, forward_flops_grid
 from spaces.parameters import ParameterGrid, parameter_grid
+from spaces.price import BACKWARD_PER_FORWARD
 
 DEFAULT_TRUTH = Path(__file__).with_name("search_truth.toml")
 FFN_MULTIPLE = 8
@@ -59,7 +59,7 @@ class RateTruth(_Group):
     divergence_factor: float
     minimum: float
     maximum: float
-    factor: dict[Arm, float]
+    factor: dict[str, float]
 
 
 class MemoryTruth(_Group):
@@ -159,11 +159,11 @@ def failure_of(truth: Truth, answer: Answer) -> Failure | None:
     return "diverged" if answer.rate_excess > 1 else None
 
 
-def ask(truth: Truth, arm: Arm, train_flops: float, points: Points) -> Answer:
+def ask(truth: Truth, arm: str, train_flops: float, points: Points) -> Answer:
     """Loss, noise, memory and distance to divergence of points of one arm at one budget."""
     parameters, forward = _cost(truth, arm, points)
     context = truth.model.context_length
-    sequence = TRAIN_FLOPS_PER_FORWARD_FLOP * forward * context
+    sequence = (1 + BACKWARD_PER_FORWARD) * forward * context
     sequences = np.maximum(1, np.rint(train_flops / sequence)).astype(np.int64)
     tokens = sequences * context
     depth = np.asarray(points.num_layers) * (points.num_loops if arm in ("dual", "loop") else 1)
@@ -201,7 +201,7 @@ class Optimum:
     """Its axes."""
 
 
-def optimum(truth: Truth, arm: Arm, train_flops: float) -> Optimum:
+def optimum(truth: Truth, arm: str, train_flops: float) -> Optimum:
     """The best feasible point over the whole grid, each shape at its best learning rate."""
     names = ("num_loops", "wide_multiplier", "deep_multiplier", "num_layers", "d_model")
     axes = [truth.space.values(name) if _has(arm, name) else (1,) for name in names]
@@ -219,7 +219,7 @@ def optimum(truth: Truth, arm: Arm, train_flops: float) -> Optimum:
     )
 
 
-def _has(arm: Arm, name: str) -> bool:
+def _has(arm: str, name: str) -> bool:
     lacks = {
         "dual": (),
         "loop": ("wide_multiplier",),
@@ -229,7 +229,7 @@ def _has(arm: Arm, name: str) -> bool:
     return name not in lacks
 
 
-def _cost(truth: Truth, arm: Arm, points: Points) -> tuple[ParameterGrid, NDArray[np.int64]]:
+def _cost(truth: Truth, arm: str, points: Points) -> tuple[ParameterGrid, NDArray[np.int64]]:
     """Parameters by part, and forward FLOPs per token."""
     width = np.asarray(points.d_model)
     shape: dict[str, Any] = {
@@ -256,7 +256,7 @@ def _ffn(multiplier: Any, width: Any) -> NDArray[np.int64]:
 
 def _loss(
     truth: Truth,
-    arm: Arm,
+    arm: str,
     points: Points,
     *,
     parameters: ParameterGrid,

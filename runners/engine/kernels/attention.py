@@ -17,7 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from spaces.layers import Rotation
+from spaces.parts.attention import Rotation
 
 SIZES = ("num_pairs", "num_tokens", "num_heads")
 """Arguments for whose values no kernel has a form of its own."""

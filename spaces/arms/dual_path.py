@@ -1,0 +1,217 @@
+"""What do dual, loop, wide and standard share? A layer of a deep path, a wide path, or both.
+
+The block is that of arXiv 2605.30202. The deep path applies one block K times with shared weights,
+the wide path an enlarged one once, and gates weigh the two per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, get_args
+
+from spaces.architecture import UNIT_STEP_SCALE_INIT, Architecture, GateMode
+from spaces.arms.contract import Arm, Readings, Readout, Shape
+from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis, SolveMode
+from spaces.parts.block_price import block_price
+from spaces.parts.gate_price import gate_price
+from spaces.parts.router_price import loop_router_price
+from spaces.price import NOTHING, Part, Price, plain_price
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+NUM_LOOPS = Axis(
+    name="num_loops",
+    doc="K, uses of the deep block (and for the unrolled arm the factor on the layers).",
+    values=(1, 2, 3, 4),
+)
+WIDE_MULTIPLIER = Axis(
+    name="wide_multiplier",
+    doc="Wide FFN size over the width.",
+    values=(2.0, 4.0, 6.0, 8.0),
+    sizes="wide_ffn",
+)
+DEEP_MULTIPLIER = Axis(
+    name="deep_multiplier",
+    doc="Deep FFN size over the width.",
+    values=(8 / 3,),
+    sizes="deep_ffn",
+)
+ALPHA = Axis(
+    name="alpha",
+    doc="Nominal deep share of a layer's FLOPs; used by solve = both_ffn only.",
+    values=(0.25, 0.5, 0.75),
+    below=1.0,
+    read=lambda architecture: None,
+)
+STEP_SCALE_INIT = Axis(
+    name="step_scale_init",
+    doc="Start of the step scales before softplus; -7 is the paper's preset.",
+    values=(UNIT_STEP_SCALE_INIT,),
+    role="common",
+    scale="linear",
+)
+GATE_MODE = Axis(
+    name="gate_mode",
+    doc="How the dual arm mixes its paths.",
+    values=("independent",),
+    role="common",
+    scale="category",
+    choices=get_args(GateMode),
+)
+
+TRAINED = (LEARNING_RATE_MULTIPLIER, STEP_SCALE_INIT)
+"""Axes of every arm with trained step scales, after those of its shape."""
+
+DEEP_SHARE = Readout(name="deep_share", doc="Gate of the deep path over the sum of both.")
+GATE_ENTROPY = Readout(name="gate_entropy_nats", doc="Binary entropy of the deep share.")
+
+
+class DualPathArm(Arm):
+    """An arm of the family; what it has of the block is said in four words."""
+
+    has_deep_path: bool = True
+    has_wide_path: bool = False
+    has_loop: bool = False
+    """Whether K may be more than 1, and a router may mix the loops."""
+    has_step_scales: bool = True
+    """Whether the deep path's residual steps are scaled by trained parameters."""
+
+    @property
+    def has_gates(self) -> bool:
+        """Whether two paths are mixed."""
+        return self.has_deep_path and self.has_wide_path
+
+    def has_router(self, shape: Shape) -> bool:
+        """Whether per-token routers mix the loops."""
+        return self.has_loop and bool(shape.loop_output == "mixture")
+
+    def loops(self, shape: Shape) -> Any:
+        """K; 1 where there is no loop."""
+        return shape.num_loops if self.has_loop else 1
+
+    def problems(self, architecture: Architecture) -> list[str]:
+        """Loops and sizes where the arm has none, and sizes that it lacks."""
+        a, problems = architecture, []
+        if a.num_loops > 1 and not self.has_loop:
+            problems.append(f"the {a.arm} arm has no loop, got num_loops {a.num_loops}; use 1")
+        present = {"deep_ffn": self.has_deep_path, "wide_ffn": self.has_wide_path}
+        for name, is_there in present.items():
+            size = getattr(a, name)
+            if is_there and size is None:
+                problems.append(f"the {a.arm} arm needs {name} (its SwiGLU hidden size)")
+            elif is_there and size < 1:
+                problems.append(f"{name} must be at least 1, got {size}")
+            elif not is_there and size is not None:
+                problems.append(f"the {a.arm} arm has no {name}, got {size}; leave it out")
+        return problems
+
+    def effective_depth(self, architecture: Shape) -> int:
+        """K x layers."""
+        depth: int = architecture.num_layers * architecture.num_loops
+        return depth
+
+    def numbers(self, architecture: Architecture) -> dict[str, float | None]:
+        """Sizes and starts."""
+        a = architecture
+        return {
+            "deep_ffn": a.deep_ffn,
+            "wide_ffn": a.wide_ffn,
+            "deep_multiplier": a.deep_multiplier,
+            "wide_multiplier": a.wide_multiplier,
+            "step_scale_init": a.step_scale_init,
+        }
+
+    def sizes(self, architecture: Architecture) -> dict[str, int]:
+        """K, and the hidden sizes of both paths."""
+        a = architecture
+        loops = {"K": a.num_loops} if self.has_loop else {}
+        ffns = {"deep": a.deep_ffn, "wide": a.wide_ffn}
+        return loops | {name: size for name, size in ffns.items() if size is not None}
+
+    def variants(self, architecture: Architecture) -> dict[str, str]:
+        """Attention of the wide path, what leaves the loops, and how gates mix."""
+        a, found = architecture, {}
+        if self.has_wide_path:
+            found["wide attention"] = "yes" if a.wide_attention else "no"
+        if self.has_loop:
+            found["loop output"] = a.loop_output
+        if self.has_gates:
+            found["gates"] = a.gate_mode
+        return found
+
+    def body_price(self, shape: Shape) -> dict[Part, Price]:
+        """K passes of the deep block, one of the wide one, gates, and K calls of the router."""
+        s, tokens = shape, shape.context_length
+        deep = wide = shared = NOTHING
+        if self.has_deep_path:
+            loops = self.loops(s)
+            deep = block_price(s.d_model, s.deep_ffn, tokens).applied(loops)
+            if self.has_step_scales:
+                deep = deep + plain_price(parameters=loops)
+        if self.has_wide_path:
+            block = block_price(s.d_model, s.wide_ffn, tokens, attention=s.wide_attention)
+            wide = block + plain_price(parameters=1)
+        if self.has_gates:
+            shared = shared + gate_price(s.gate_mode, s.d_model, tokens)
+        if self.has_router(s):
+            shared = shared + loop_router_price(s.d_model, tokens).applied(self.loops(s))
+        layer: dict[Part, Price] = {"deep": deep, "wide": wide, "shared": shared}
+        return {part: price * s.num_layers for part, price in layer.items()}
+
+    def body(self, architecture: Architecture) -> nn.Module:
+        """The layers, one after the other."""
+        from spaces.parts.layers import LayerStack
+
+        return LayerStack(
+            architecture,
+            has_deep_path=self.has_deep_path,
+            has_wide_path=self.has_wide_path,
+            has_step_scales=self.has_step_scales,
+            has_router=self.has_router(architecture),
+        )
+
+    def penalties(
+        self, architecture: Architecture, readings: Readings, charges: Mapping[str, float]
+    ) -> Iterator[tuple[float, Tensor]]:
+        """Expected loops, and entropy of the gates (nats), as means over layers and tokens."""
+        from spaces.parts.gate import deep_share_entropy
+        from spaces.parts.router import expected_loops
+
+        if charges.get("ponder_penalty") and "loop_weights_LBTK" in readings:
+            yield charges["ponder_penalty"], expected_loops(readings["loop_weights_LBTK"]).mean()
+        if charges.get("gate_entropy_penalty") and "gates_LBT2" in readings:
+            entropy = deep_share_entropy(readings["gates_LBT2"])
+            yield charges["gate_entropy_penalty"], entropy.mean()
+
+    def read(self, readings: Readings) -> dict[str, Tensor]:
+        """The deep share and its entropy, where there are gates."""
+        from spaces.parts.gate import deep_share, deep_share_entropy
+
+        if "gates_LBT2" not in readings:
+            return {}
+        gates_LBT2 = readings["gates_LBT2"]
+        return {
+            DEEP_SHARE.name: deep_share(gates_LBT2),
+            GATE_ENTROPY.name: deep_share_entropy(gates_LBT2),
+        }
+
+
+def one_path_axes(
+    multiplier: Axis, *, loops: tuple[Axis, ...] = (), others: tuple[Axis, ...]
+) -> dict[SolveMode, tuple[Axis, ...]]:
+    """Axes of an arm with one FFN, which every FFN mode derives: so it stands in the same study as
+    the dual arm, at the same FLOPs per token."""
+    solved_ffn = (*loops, NUM_LAYERS, D_MODEL, *others)
+    return {
+        "tokens": (*loops, multiplier, NUM_LAYERS, D_MODEL, *others),
+        "deep_ffn": solved_ffn,
+        "wide_ffn": solved_ffn,
+        "both_ffn": solved_ffn,
+        "d_model": (*loops, multiplier, NUM_LAYERS, *others),
+    }
+
+
+def derives_everywhere(size: str) -> dict[SolveMode, str]:
+    """An arm with one FFN: every FFN mode derives it."""
+    return {"deep_ffn": size, "wide_ffn": size, "both_ffn": size}

@@ -1,0 +1,24 @@
+"""What the loop buys: the deep path alone, applied K times."""
+
+from __future__ import annotations
+
+from spaces.arms.dual_path import (
+    DEEP_MULTIPLIER,
+    NUM_LOOPS,
+    TRAINED,
+    DualPathArm,
+    derives_everywhere,
+    one_path_axes,
+)
+
+
+class Loop(DualPathArm):
+    """The deep path of every layer."""
+
+    name = "loop"
+    has_loop = True
+    axes = one_path_axes(DEEP_MULTIPLIER, loops=(NUM_LOOPS,), others=TRAINED)
+    derived = derives_everywhere("deep_ffn")
+
+
+ARM = Loop()

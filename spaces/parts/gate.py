@@ -1,0 +1,53 @@
+"""How much does each path count for a token? Gates from the un-normalised state.
+
+Shapes in names: B batch, T tokens, D width, L layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from spaces.architecture import Architecture
+from spaces.parts.gate_price import GATE_OUTPUTS
+from spaces.parts.norm import at_least_float32
+from spaces.parts.projection import Projection
+from spaces.parts.weights import Weight
+
+
+class Gate(nn.Module):
+    """The weights (g_d, g_w) of the two paths, per token; its weights start at zero."""
+
+    part = "shared"
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.mode = architecture.gate_mode
+        outputs = GATE_OUTPUTS[self.mode]
+        bias = Weight(start=architecture.gate_bias_init, is_rounded=True)
+        weight = Weight(is_rounded=True)
+        d_model = architecture.d_model
+        self.linear = Projection(d_model, outputs, weight=weight, bias=bias) if outputs else None
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """Gates, B x T x 2: deep first."""
+        if self.linear is None:
+            return torch.full_like(x_BTD[..., :2], 0.5)
+        logits = at_least_float32(self.linear(x_BTD))
+        if self.mode == "softmax":
+            return torch.softmax(logits, dim=-1)
+        gates = torch.sigmoid(logits)
+        return gates if self.mode == "independent" else torch.cat((gates, 1 - gates), dim=-1)
+
+
+def deep_share(gates_LBT2: Tensor) -> Tensor:
+    """g_d / (g_d + g_w), L x B x T, in float32."""
+    gates = gates_LBT2.float()
+    share: Tensor = gates[..., 0] / gates.sum(dim=-1)
+    return share
+
+
+def deep_share_entropy(gates_LBT2: Tensor) -> Tensor:
+    """Binary entropy of the deep share in nats, L x B x T."""
+    share = deep_share(gates_LBT2)
+    entropy: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
+    return entropy
