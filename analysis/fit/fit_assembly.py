@@ -77,6 +77,7 @@ def assemble(
         noise=judged.noise,
         derived=_derive(judged, certificate, at_flops, at_losses),
         certificate=certificate,
+        fixed=dict(asked.surface.fixed),
         seconds=time.perf_counter() - began,
     )
 
@@ -103,7 +104,10 @@ def _with_interval(
     one: Quantity, many: Quantity, judged: Judged, certificate: Certificate
 ) -> Derived:
     value = float(one.values[0])
-    given = np.isfinite(value) and not certificate.refuses(*one.needs)
+    placed = one.at_flops is not None or one.at_loss is not None
+    given = np.isfinite(value) and not certificate.refuses(
+        *one.needs, *((one.name,) if placed else ())
+    )
     interval = (
         judged.replicates.interval(value, np.asarray(many.values), positive=one.positive)
         if given

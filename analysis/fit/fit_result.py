@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -85,6 +85,8 @@ class Fit:
     certificate: Certificate
     seconds: float
     """Wall seconds of the whole fit, resamples included."""
+    fixed: Mapping[str, float] = field(default_factory=dict)
+    """Parameters that were held at a value, not fitted."""
 
     @property
     def status(self) -> Status:
@@ -193,6 +195,7 @@ class Fit:
             "delta": self.estimator.delta if self.estimator.name == "huber" else None,
             "parameters": self.parameters,
             "intervals": intervals,
+            "fixed": dict(self.fixed),
             "objective": self.objective,
             "objective_convention": self.estimator.convention,
             "starts": {

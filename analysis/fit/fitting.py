@@ -20,8 +20,10 @@ from analysis.judge.fit_checks import (
     optimum_reasons,
 )
 from analysis.judge.frontier_shape import collapse
+from analysis.judge.held_parameters import checked_fixed, held_reasons
 from analysis.judge.identifiability import Identifiability, identifiability
 from analysis.judge.lack_of_fit import Noise, noise_of
+from analysis.judge.table_checks import require_positive, table_reasons
 from analysis.laws.law import Law
 from analysis.laws.registry import law_named
 from analysis.objective.estimators import Estimator, EstimatorName
@@ -50,22 +52,31 @@ def fit(
     at_losses: Sequence[float] = (),
     num_starts: int = NUM_STARTS,
     max_iterations: int = 200,
+    fixed: Mapping[str, float] | None = None,
 ) -> Fit:
     """Fit one law to one table; statistical refusals are part of the result.
+
+    ``fixed`` holds the offset, exponents or shape parameters at values instead of fitting them.
 
     Raises `RequestError` for what cannot be asked: unknown names, missing columns, malformed rows.
     """
     law = law_named(law) if isinstance(law, str) else law
     estimator = Estimator(name=estimator) if isinstance(estimator, str) else estimator
+    require_positive("--at-flops", at_flops)
+    require_positive("--target-loss", at_losses)
     began = time.perf_counter()
+    held = checked_fixed(law, fixed or {})
     points = as_points(table, law, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     kind_for(points, resample_kind)
-    refusals = data_reasons(points, law)
-    if any(reason.status == "refused" for reason in refusals):
-        return refused_fit(law, estimator, points, refusals, time.perf_counter() - began)
-    solution = solve(points, law, estimator, num_starts=num_starts, max_iterations=max_iterations)
+    reasons = table_reasons(points, law) + held_reasons(points, law, held)
+    reasons += data_reasons(points, law)
+    if any(reason.status == "refused" and not reason.parameters for reason in reasons):
+        return refused_fit(law, estimator, points, reasons, time.perf_counter() - began)
+    solution = solve(
+        points, law, estimator, num_starts=num_starts, max_iterations=max_iterations, fixed=held
+    )
     at_flops = tuple(at_flops) or default_flops(points)
-    judged = _judge(solution, refusals, kind=resample_kind, num=num_resamples, seed=seed)
+    judged = _judge(solution, reasons, kind=resample_kind, num=num_resamples, seed=seed)
     return assemble(judged, at_flops, at_losses, began)
 
 
@@ -104,7 +115,8 @@ def _judge(
     replicates = resample(
         points, solution.surface, solution.inner, estimator, kind=kind, num=num, seed=seed
     )
-    noise = noise_of(points, solution.log_residuals, len(solution.law.parameters))
+    num_free = len(solution.law.parameters) - len(solution.surface.fixed)
+    noise = noise_of(points, solution.log_residuals, num_free)
     intervals = _parameter_intervals(solution, replicates)
     half_widths = _linear_half_widths(solution, found, noise)
     refused = {
@@ -132,6 +144,7 @@ def _parameter_intervals(
             positive=_is_positive(law, name),
         )
         for place, name in enumerate(law.parameters)
+        if name not in solution.surface.fixed
     }
 
 

@@ -69,12 +69,12 @@ def profile(fit: Fit, name: str, *, num_values: int = NUM_VALUES) -> Profile:
     fit that runs to zero is profiled from zero to the smallest loss.
     """
     law = fit.law
-    allowed = (law.offset, *law.nonlinear)
+    allowed = tuple(n for n in (law.offset, *law.nonlinear) if n not in fit.fixed)
     if name not in allowed:
         raise RequestError(f"a profile is taken of {', '.join(allowed)}, got {name!r}")
     if not fit.optimum:
         raise RequestError(f"no fit took place: {fit.certificate.reasons[0].message}")
-    free = solve(fit.points, law, fit.estimator)
+    free = solve(fit.points, law, fit.estimator, fixed=fit.fixed)
     low, high = _range(fit, free, name)
     values = np.unique(np.append(np.linspace(low, high, num_values), free.optimum[name]))
     values = values[(values >= low) & (values <= high)]
@@ -106,7 +106,11 @@ def _objectives(free: Solution, name: str, values: FloatArray) -> FloatArray:
     warm = free.inner
     for order, place in enumerate(near):
         held = solve(
-            free.points, free.law, free.estimator, num_starts=4, fixed={name: float(values[place])}
+            free.points,
+            free.law,
+            free.estimator,
+            num_starts=4,
+            fixed={**free.surface.fixed, name: float(values[place])},
         )
         again = minimise(held.surface, np.stack([warm, held.inner]), batch, free.estimator)
         best = int(again.objective.argmin())

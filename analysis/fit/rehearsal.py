@@ -97,6 +97,7 @@ def rehearse(full: Fit, hold_out: str, *, num_resamples: int = 1000, seed: int =
         estimator=full.estimator,
         num_resamples=num_resamples,
         seed=seed,
+        fixed=full.fixed,
     )
     refused = any(reason.status == "refused" for reason in rest.certificate.reasons)
     columns = {role: points.columns[role][out] for role in full.law.roles}

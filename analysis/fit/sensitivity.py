@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -76,7 +76,7 @@ def sensitivity(fit: Fit) -> Sensitivity:
 
 def _refitted(fit: Fit, keep: Any) -> FloatArray:
     """Law parameters (R, P) with only the rows of ``keep`` (R, n)."""
-    surface = fit.points.surface(fit.law)
+    surface = replace(fit.points.surface(fit.law), fixed=fit.fixed)
     base = fit.points.batch(on_logs=fit.estimator.on_logs)
     weights = base.weights * np.asarray(keep, dtype=np.float64)
     start = surface.inner(np.array([fit.optimum[name] for name in fit.law.parameters]))

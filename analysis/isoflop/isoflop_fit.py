@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,9 @@ from analysis.fit.fitting import fit
 from analysis.isoflop.isoflop_checks import FEWEST_CURVES, curve_reasons, surface_reasons
 from analysis.isoflop.isoflop_curves import CurveMethod, IsoflopCurve, fit_curve
 from analysis.isoflop.power_line import PowerLine, power_line
-from analysis.judge.fit_certificate import Certificate, Status
+from analysis.judge.fit_certificate import Certificate, Reason, Status
+from analysis.judge.table_checks import require_positive, table_reasons
+from analysis.laws.registry import law_named
 from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
@@ -58,31 +60,33 @@ class IsoflopFit:
 
     @property
     def parameters(self) -> dict[str, float | None]:
-        """Exponents and coefficients; None where there are too few optima."""
+        """Exponents and coefficients; None where there are too few optima, or where refused."""
         if self.size_line is None or self.token_line is None:
             return dict.fromkeys(PARAMETERS)
-        return {
+        found = {
             "a": self.size_line.exponent,
             "b": self.token_line.exponent,
             "n_coefficient": float(np.exp(self.size_line.log_coefficient)),
             "d_coefficient": float(np.exp(self.token_line.log_coefficient)),
         }
+        return {n: None if self.certificate.refuses(n) else v for n, v in found.items()}
 
     @property
     def intervals(self) -> dict[str, tuple[float, float] | None]:
         """95 % intervals of the parameters."""
         if self.size_line is None or self.token_line is None:
             return dict.fromkeys(PARAMETERS)
-        return {
+        found = {
             "a": self.size_line.exponent_interval,
             "b": self.token_line.exponent_interval,
             "n_coefficient": self.size_line.coefficient_interval,
             "d_coefficient": self.token_line.coefficient_interval,
         }
+        return {n: None if self.certificate.refuses(n) else pair for n, pair in found.items()}
 
     def frontier(self) -> list[dict[str, Any]]:
         """N*, D* and tokens per parameter at the asked FLOPs, with the distance from the data."""
-        if self.size_line is None or self.token_line is None:
+        if self.size_line is None or self.token_line is None or self.certificate.refuses("n_star"):
             return []
         largest = max(curve.budget for curve in self.curves)
         rows = []
@@ -174,6 +178,7 @@ def fit_isoflop(
 
     ``surface`` is a fit of the same rows where one exists; otherwise it is made, if asked for.
     """
+    require_positive("--at-flops", at_flops)
     began = time.perf_counter()
     points = isoflop_points(table, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     curves = curves_of(points, method)
@@ -181,20 +186,17 @@ def fit_isoflop(
     at_flops = tuple(at_flops) or default_flops(points)
     if surface is None and with_surface:
         surface = fit("chinchilla", points, at_flops=at_flops)
-    others: dict[str, float | None] = {}
-    for other in ("parabola", "cubic", "akima"):
-        if other != method:
-            line, _ = _lines(curves_of(points, other))
-            others[other] = None if line is None else line.exponent
-    reasons = curve_reasons(curves, size_line, token_line)
+    reasons = [_of_curves(reason) for reason in table_reasons(points, law_named("chinchilla"))]
+    withheld = [reason for reason in reasons if reason.status == "refused"]
+    reasons += curve_reasons(curves, size_line, token_line)
     reasons += surface_reasons(size_line, surface, at_flops)
     return IsoflopFit(
         points=points,
         method=method,
-        curves=curves,
+        curves=tuple(_withheld(curve, withheld) for curve in curves) if withheld else curves,
         size_line=size_line,
         token_line=token_line,
-        other_exponents=others,
+        other_exponents=_other_exponents(points, method),
         surface=surface,
         certificate=Certificate(
             reasons=tuple(reasons),
@@ -208,6 +210,33 @@ def fit_isoflop(
         at_flops=at_flops,
         seconds=time.perf_counter() - began,
     )
+
+
+def _other_exponents(points: Points, method: CurveMethod) -> dict[str, float | None]:
+    """The exponent a by the other curve forms."""
+    forms: tuple[CurveMethod, ...] = ("parabola", "cubic", "akima")
+    lines = {form: _lines(curves_of(points, form))[0] for form in forms if form != method}
+    return {form: None if line is None else line.exponent for form, line in lines.items()}
+
+
+def _withheld(curve: IsoflopCurve, reasons: list[Reason]) -> IsoflopCurve:
+    """The curve without its optimum, where the table's units or losses are in doubt."""
+    return replace(
+        curve,
+        n_star=None,
+        n_star_interval=None,
+        d_star=None,
+        loss_star=None,
+        regret_set=None,
+        reasons=(*curve.reasons, *(replace(reason, parameters=()) for reason in reasons)),
+    )
+
+
+def _of_curves(reason: Reason) -> Reason:
+    """A reason about units, on the coefficients that inherit them too."""
+    if "n_star" not in reason.parameters:
+        return reason
+    return replace(reason, parameters=(*reason.parameters, "n_coefficient", "d_coefficient"))
 
 
 def isoflop_points(

@@ -26,6 +26,8 @@ def bound_reasons(surface: Surface, inner: FloatArray) -> list[Reason]:
     law, reasons = surface.law, []
     values = surface.outer(inner)
     for place, name in enumerate(law.parameters):
+        if name in surface.fixed:
+            continue
         width = surface.upper[place] - surface.lower[place]
         at_low = inner[place] - surface.lower[place] <= 1e-6 * min(1.0, width)
         at_high = surface.upper[place] - inner[place] <= 1e-6 * min(1.0, width)

@@ -36,6 +36,9 @@ SHAPE_HALF_WIDTH = 0.3
 COEFFICIENT_RATIO = 1e4
 """A coefficient known to no better than a factor 1e4 between its ends is not known."""
 
+NOISE_FREE = 1e-5
+"""Residuals relative to the loss below anything that training twice gives."""
+
 OFFSET_RATIO = 3.0
 """The irreducible loss must be known to better than a factor 3 between its ends."""
 
@@ -209,12 +212,25 @@ def _width_status(
     return "refused" if half > limit else "warn" if half > 0.5 * limit else "ok"
 
 
+def _noise_free(noise: Noise) -> Reason:
+    return Reason(
+        code="noise-free",
+        status="ok",
+        message=(
+            f"the rows lie on the law to {100 * noise.residual_std:.1g} %, closer than runs ever "
+            "do: they look computed from a formula, and the intervals say nothing about runs"
+        ),
+    )
+
+
 def noise_reasons(
     points: Points, estimator: Estimator, noise: Noise, replicates: Replicates
 ) -> list[Reason]:
     """What the residuals and the resamples say about the intervals."""
     reasons = []
-    if noise.lack_is_significant:
+    if noise.residual_std < NOISE_FREE:
+        reasons.append(_noise_free(noise))
+    elif noise.lack_is_significant:
         reasons.append(
             Reason(
                 code="lack-of-fit",

@@ -22,7 +22,8 @@ def collapse(solution: Solution) -> tuple[Solution, Reason] | None:
     if not law.shape or len(law.terms) != 2 or law.terms[1].shape or "tokens" not in law.roles:
         return None
     curve = replace(law, terms=law.terms[:1], name=f"{law.name} on its frontier")
-    tied = solve(solution.points, curve, solution.estimator)
+    held = {n: v for n, v in solution.surface.fixed.items() if n in curve.parameters}
+    tied = solve(solution.points, curve, solution.estimator, fixed=held)
     size = tied.surface.log_terms(tied.inner[None])[0]
     sizes = np.broadcast_to(size, (1, solution.points.num_rows))[0]
     found = following(sizes, np.log(solution.points.columns["tokens"]))

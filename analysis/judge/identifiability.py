@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from analysis.laws.law import FloatArray
 from analysis.objective.surface import Surface, jacobian
@@ -43,8 +44,12 @@ class Identifiability:
 
 
 def identifiability(surface: Surface, inner: FloatArray, *, on_logs: bool) -> Identifiability:
-    """Singular value analysis of the Jacobian at ``inner`` (P,); fixed parameters are left in."""
-    slopes = jacobian(surface, inner[None], on_logs=on_logs)[0].T
+    """Singular value analysis of the Jacobian at ``inner`` (P,).
+
+    Parameters that are held are left out; their collinearity and errors are 0.
+    """
+    free = np.array([name not in surface.fixed for name in surface.law.parameters])
+    slopes = jacobian(surface, inner[None], on_logs=on_logs)[0].T[:, free]
     lengths = np.linalg.norm(slopes, axis=0)
     idle = ~(lengths > 0)
     scaled = slopes / np.where(idle, 1.0, lengths)
@@ -53,12 +58,21 @@ def identifiability(surface: Surface, inner: FloatArray, *, on_logs: bool) -> Id
     collinearity = np.sqrt(((directions / sizes[:, None]) ** 2).sum(0))
     collinearity[idle] = np.inf
     share = directions[-1] ** 2
+    errors = collinearity / np.where(idle, 1e-300, lengths)
+    weakest = np.flatnonzero(free)[(share >= PARTNER_SHARE) | idle]
     return Identifiability(
         condition=float(sizes.max() / sizes.min()),
-        collinearity=collinearity,
-        weakest=tuple(int(i) for i in np.flatnonzero((share >= PARTNER_SHARE) | idle)),
-        unit_errors=collinearity / np.where(idle, 1e-300, lengths),
+        collinearity=_spread_over(free, collinearity),
+        weakest=tuple(int(place) for place in weakest),
+        unit_errors=_spread_over(free, errors),
     )
+
+
+def _spread_over(free: NDArray[np.bool_], values: FloatArray) -> FloatArray:
+    """Values (P,) of all parameters from those of the free ones, 0 elsewhere."""
+    whole = np.zeros(len(free))
+    whole[free] = values
+    return whole
 
 
 def num_levels(log_sizes: FloatArray) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 from analysis.laws.law import Law
-from analysis.laws.standard_laws import STANDARD_LAWS
+from analysis.laws.standard_laws import POWER_VARIABLES, STANDARD_LAWS, power_law
 from spaces.errors import RequestError
 
 _LAWS: dict[str, Law] = {law.name: law for law in STANDARD_LAWS}
@@ -25,3 +27,20 @@ def law_named(name: str) -> Law:
     if name not in _LAWS:
         raise RequestError(f"no law is called {name!r}; use one of {', '.join(law_names())}")
     return _LAWS[name]
+
+
+def power_law_of(columns: Sequence[str], roles: Mapping[str, str], over: str | None) -> Law:
+    """The power law over the role asked for, or over the only one that a table's columns offer.
+
+    Raises `RequestError` where there is more than one, or none.
+    """
+    found = [role for role in POWER_VARIABLES if roles.get(role, role) in columns]
+    chosen = [role for role in found if role in roles] or found
+    if over is not None:
+        chosen = [over]
+    if len(chosen) != 1 or chosen[0] not in POWER_VARIABLES:
+        raise RequestError(
+            f"the power law runs over one of {', '.join(POWER_VARIABLES)}; the table offers "
+            f"{', '.join(found) or 'none'}; choose with --over ROLE"
+        )
+    return power_law(chosen[0])

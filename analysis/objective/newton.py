@@ -16,6 +16,7 @@ import numpy as np
 
 from analysis.laws.law import FloatArray
 from analysis.objective.estimators import Estimator
+from analysis.objective.progress import report
 from analysis.objective.surface import Quadratic, Surface, local_quadratic
 
 GRADIENT_TOLERANCE = 1e-6
@@ -23,6 +24,10 @@ GRADIENT_TOLERANCE = 1e-6
 
 ROUNDING = 1e-10
 """Residuals below this count as exact: gradients of smaller ones drown in rounding."""
+
+EXACT = 1e-6
+"""Residuals below this are a table's own rounding: the objective is then so small that its digits
+end before a gradient relative to it could fall under the tolerance."""
 
 LONG_STEP = 1.0
 """Longest step of any inner coordinate in a search for the optimum."""
@@ -42,6 +47,15 @@ STEPS_PER_DELTA = 30
 
 CHUNK_ELEMENTS = 40_000
 """Rows times vectors per chunk: the working arrays stay in a core's cache."""
+
+LAST_STEPS, STALLED = 3, 1e-3
+"""Undamped steps at most of problems whose scaled gradient is under the second number."""
+
+LONG_TABLE = 2000
+"""Rows from which a chunk's arrays exceed what glibc keeps by itself."""
+
+LARGEST_KEPT = 31 << 20
+"""Bytes, just under the largest block that glibc's threshold follows (mallopt(3))."""
 
 SMALLEST_CURVATURE = 1e-12
 """Relative curvature below which a direction counts as flat."""
@@ -109,8 +123,11 @@ def minimise(
     """Minimise R problems from R starts (R, P), chunk by chunk."""
     per_chunk = max(1, CHUNK_ELEMENTS // batch.losses.shape[-1])
     pieces = []
+    if batch.losses.shape[-1] > LONG_TABLE:
+        _keep_freed_memory()
     with np.errstate(over="ignore", invalid="ignore"):
         for first in range(0, len(start), per_chunk):
+            report("refits", first, len(start))
             rows = slice(first, first + per_chunk)
             data = batch.rows(rows)
             pieces.append(
@@ -122,6 +139,15 @@ def minimise(
         scaled_gradient=np.concatenate([piece.scaled_gradient for piece in pieces]),
         moved=np.concatenate([piece.moved for piece in pieces]),
     )
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep freed blocks, as it does once one of this size was freed.
+
+    Otherwise every array of a long table goes back to the kernel and comes again page by page,
+    which takes longer than the arithmetic.
+    """
+    np.empty(LARGEST_KEPT, dtype=np.uint8)
 
 
 def _minimise_chunk(
@@ -143,12 +169,40 @@ def _minimise_chunk(
             tolerance=GRADIENT_TOLERANCE * (1e-3 if final else 1e3),
         )
         inner, quadratic = _descend(surface, inner, batch, estimator, delta, limits)
+    measure = scaled_gradient(surface, inner, quadratic, batch, estimator)
+    for _ in range(LAST_STEPS):
+        _step_below_rounding(surface, inner, quadratic, measure, batch, estimator)
     return Optima(
         inner=inner,
         objective=quadratic.value,
-        scaled_gradient=scaled_gradient(surface, inner, quadratic, batch),
+        scaled_gradient=measure,
         moved=np.abs(inner - start).max(-1),
     )
+
+
+def _step_below_rounding(
+    surface: Surface,
+    inner: FloatArray,
+    quadratic: Quadratic,
+    measure: FloatArray,
+    batch: Batch,
+    estimator: Estimator,
+) -> None:
+    """One undamped step, in place, of problems that stalled next to their optimum.
+
+    There the objective's change is lost in its rounding, so the gradient tells what is better.
+    """
+    near = np.flatnonzero((measure > GRADIENT_TOLERANCE) & (measure < STALLED))
+    if not len(near):
+        return
+    here, data = _take(quadratic, near), batch.rows(near)
+    step, _ = newton_step(surface, inner[near], here, data, np.zeros(len(near)))
+    trial = np.clip(inner[near] + step, surface.lower, surface.upper)
+    there = local_quadratic(surface, trial, *data.parts, estimator, estimator.turning_point)
+    ahead = scaled_gradient(surface, trial, there, data, estimator)
+    better = (ahead < measure[near]) & (there.value <= here.value * (1.0 + STALLED))
+    inner[near[better]], measure[near[better]] = trial[better], ahead[better]
+    _put(quadratic, near[better], _take(there, better))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,6 +289,13 @@ def _objective_scale(quadratic: Quadratic, batch: Batch) -> FloatArray:
     return np.asarray(np.sqrt(2.0 * quadratic.value + weight * ROUNDING**2))
 
 
+def _exact_scale(batch: Batch, estimator: Estimator) -> FloatArray:
+    """Root of twice the objective of rows that all miss by `EXACT`, (R,) or ()."""
+    residuals = EXACT / batch.scale * np.ones_like(batch.losses)
+    value = estimator.rounded(residuals, estimator.turning_point)[0]
+    return np.asarray(np.sqrt(2.0 * (batch.weights * value).sum(-1)))
+
+
 def _decrement(along: FloatArray, values: FloatArray) -> FloatArray:
     stiffness = np.maximum(np.abs(values), SMALLEST_CURVATURE)
     return np.asarray(np.sqrt((along**2 / stiffness).sum(-1)))
@@ -251,8 +312,9 @@ def newton_step(
 
 
 def scaled_gradient(
-    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch
+    surface: Surface, inner: FloatArray, quadratic: Quadratic, batch: Batch, estimator: Estimator
 ) -> FloatArray:
     """The convergence measure of R vectors, (R,)."""
     _, along, values, _ = _scaled_model(surface, inner, quadratic)
-    return np.asarray(_decrement(along, values) / _objective_scale(quadratic, batch))
+    scale = np.hypot(_objective_scale(quadratic, batch), _exact_scale(batch, estimator))
+    return np.asarray(_decrement(along, values) / scale)

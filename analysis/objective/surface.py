@@ -33,7 +33,7 @@ class Surface:
     columns: Columns
     smallest_loss: float
     fixed: Mapping[str, float] = field(default_factory=dict)
-    """Offset or nonlinear parameters held at a value (for profiles)."""
+    """Offset or nonlinear parameters held at a value."""
 
     @cached_property
     def centres(self) -> FloatArray:

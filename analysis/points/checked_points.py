@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,9 +13,14 @@ from numpy.typing import NDArray
 from analysis.laws.law import FloatArray, Law
 from analysis.objective.newton import Batch
 from analysis.objective.surface import Surface
+from analysis.points.flops_agreement import FlopsAgreement
 
 SAME_BUDGET_LOG = 0.02
 """FLOPs that differ by less than 2 % are one budget when budgets are read off the FLOPs."""
+
+
+RUNS_NAMED = 8
+"""Runs of neighbouring rows that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +30,16 @@ class Exclusion:
     reason: str
     rows: tuple[int, ...]
     """Row numbers, the first row of data being 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """Something about a table that nobody asked for and everybody must know."""
+
+    code: str
+    """Short and stable, words joined by hyphens."""
+    message: str
+    """What was found and what was done about it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +66,12 @@ class Points:
     """What was left out and why."""
     conventions: tuple[str, ...] = ()
     """How derived columns were derived, and what columns count."""
+    findings: tuple[Finding, ...] = ()
+    """What was decided about rows and columns without being asked."""
+    agreement: FlopsAgreement | None = None
+    """The table's FLOPs beside 6 N D; None where one of the three is unknown."""
+    own_count: bool = False
+    """Whether sizes, tokens and FLOPs were counted by this program, so that units are certain."""
     source: str = "a data frame"
     """The file, or what else the rows come from."""
 
@@ -87,18 +108,15 @@ class Points:
         if self.budgets is not None:
             budgets = np.unique(self.budgets[keep], return_inverse=True)[1].astype(np.int64)
         dropped = tuple(int(row) for row in self.row_numbers[~keep])
-        return Points(
+        return replace(
+            self,
             columns={role: values[keep] for role, values in self.columns.items()},
             losses=self.losses[keep],
             weights=self.weights[keep],
             loss_std=None if self.loss_std is None else self.loss_std[keep],
             budgets=budgets,
-            budget_source=self.budget_source,
             row_numbers=self.row_numbers[keep],
-            num_table_rows=self.num_table_rows,
             excluded=(*self.excluded, Exclusion(reason=reason, rows=dropped)),
-            conventions=self.conventions,
-            source=self.source,
         )
 
     def ranges(self) -> dict[str, list[float]]:
@@ -120,6 +138,18 @@ class Points:
             "excluded": [{"reason": e.reason, "rows": list(e.rows)} for e in self.excluded],
             "conventions": list(self.conventions),
         }
+
+
+def rows_text(rows: Iterable[int]) -> str:
+    """Row numbers as text, runs of neighbours joined: ``3, 7-9``."""
+    runs: list[list[int]] = []
+    for row in sorted(rows):
+        if runs and row == runs[-1][1] + 1:
+            runs[-1][1] = row
+        else:
+            runs.append([row, row])
+    named = [f"{a}" if a == b else f"{a}-{b}" for a, b in runs[:RUNS_NAMED]]
+    return ", ".join(named) + (", ..." if len(runs) > RUNS_NAMED else "")
 
 
 def groups_of_equal(values: FloatArray) -> NDArray[np.int64] | None:

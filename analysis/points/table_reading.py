@@ -1,8 +1,9 @@
-"""How does a table become points? Reading, roles, derived columns, and naming every bad row."""
+"""How does a table become points? Rows that count, columns by role, what follows from them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,64 +11,44 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analysis.laws.law import FloatArray
-from analysis.points.checked_points import Exclusion, Points, groups_of_equal
+from analysis.points.checked_points import (
+    Exclusion,
+    Finding,
+    Points,
+    groups_of_equal,
+    rows_text,
+)
 from analysis.points.column_names import with_sweep_names
+from analysis.points.column_roles import columns_by_role
+from analysis.points.column_values import ColumnValues, read_numbers, values_of
+from analysis.points.copied_rows import differing_columns, earlier_attempts, first_of_copies
+from analysis.points.flops_agreement import flops_agreement, passed_params
+from analysis.points.left_out_rows import (
+    ROW,
+    kept_rows,
+    numbered,
+    without_empty_rows,
+    without_unfinished,
+)
+from analysis.points.table_files import RawTable, read_table
 from spaces.errors import RequestError
 
-ROLES = (
+SIZE_ROLES = (
     "params",
     "tokens",
     "flops",
-    "loss",
-    "budget",
-    "loss_std",
-    "weight",
     "num_loops",
-    "num_loops_test",
     "params_once",
     "params_deep",
     "params_wide",
 )
-"""What a column can mean."""
+"""Roles from which FLOPs are set beside 6 N D, whether the law reads them or not."""
 
-MAY_BE_ZERO = frozenset({"params_once", "params_deep", "params_wide"})
-"""Parts of a model that an arm may lack; everything else must be positive."""
+BUDGET_FACTOR = 2.0
+"""A budget further from 6 N D than this labels a group and is no number of FLOPs."""
 
-ROWS_NAMED = 12
-"""Bad entries that a message lists before it counts the rest."""
-
-
-def read_frame(path: Path) -> pl.DataFrame:
-    """A CSV or Parquet file as a frame. Raises `RequestError` that says what cannot be read."""
-    if not path.is_file():
-        raise RequestError(f"there is no table at {path}; give the path of a .csv or .parquet file")
-    kind = path.suffix.lower()
-    if kind not in (".csv", ".parquet"):
-        raise RequestError(f"a table is a .csv or .parquet file, got {path.name}")
-    try:
-        if kind == ".parquet":
-            return pl.read_parquet(path)
-        return pl.read_csv(path, infer_schema_length=None)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise RequestError(f"{path} cannot be read as a table: {first}") from error
-
-
-def parse_roles(assignments: Sequence[str]) -> dict[str, str]:
-    """``params=N`` and so on to role -> column. Raises `RequestError` for unknown roles."""
-    roles: dict[str, str] = {}
-    for assignment in assignments:
-        role, equals, column = assignment.partition("=")
-        if not equals or not column:
-            raise RequestError(
-                f"--column takes ROLE=COLUMN, got {assignment!r}; for example --column params=N"
-            )
-        if role not in ROLES:
-            raise RequestError(f"no column role is called {role!r}; use one of {', '.join(ROLES)}")
-        if role in roles:
-            raise RequestError(f"the role {role} is given twice: {roles[role]!r} and {column!r}")
-        roles[role] = column
-    return roles
+FEWEST_FLOPS = 1e6
+"""Budgets below this, where sizes or tokens are not known, are numbers of groups, not FLOPs."""
 
 
 def points_from(
@@ -77,36 +58,135 @@ def points_from(
     roles: Mapping[str, str] | None = None,
     tokens_from_flops: str | None = None,
     keep: Sequence[str] = (),
+    own_count: bool = False,
 ) -> Points:
     """Checked points of a table for the roles ``needed`` (loss comes besides).
 
-    A role without an entry in ``roles`` is the column of its own name, where there is one.
+    A role without an entry in ``roles`` is the column of its own name, or of a sweep's name for it.
     ``tokens_from_flops="6nd"`` sets tokens to flops / (6 params). ``keep`` are SQL conditions; rows
-    that break one are left out and listed. Raises `RequestError` that names missing columns, or
-    every row with an entry that no fit can use (NaN, null, text, infinite, zero or negative).
+    that break one are left out and listed, as are empty rows, unfinished runs and copies.
+    ``own_count`` says that this program counted sizes and FLOPs, so that units are certain. Raises
+    `RequestError` that names missing columns, or every row with an entry that no fit can use
+    (NaN, null, text, infinite, zero or negative).
     """
-    frame = read_frame(table) if isinstance(table, Path) else table
-    roles = with_sweep_names(frame.columns, roles)
-    source = str(table) if isinstance(table, Path) else "a data frame"
-    numbered = frame.with_row_index("__row__", offset=1)
-    numbered, excluded = _keep_rows(numbered, keep)
-    derive = _derivation(tokens_from_flops, roles or {}, needed)
+    raw = read_table(table)
+    asked = dict(roles or {})
+    names = with_sweep_names(raw.frame.columns, asked)
+    frame, excluded, findings = _rows_that_count(raw, keep)
+    derive = _derivation(tokens_from_flops, asked, needed)
     wanted = {"loss", *needed} - ({"tokens"} if derive else set())
     wanted |= {"flops", "params"} if derive else set()
-    columns = _columns_by_role(frame, roles or {}, wanted)
-    values = _numbers(numbered, columns, source)
-    conventions: list[str] = []
-    if derive:
-        values["tokens"] = values["flops"] / (6.0 * values["params"])
-        conventions.append("tokens = flops / (6 params)")
-    elif "flops" not in values and "budget" in values:
-        values["flops"] = values["budget"]
-        conventions.append("flops = the budget (the table has no flops)")
-    elif "flops" not in values and {"params", "tokens"} <= set(values):
-        values["flops"] = 6.0 * values["params"] * values["tokens"]
-        conventions.append("flops = 6 params tokens (the table has none)")
-    conventions += [f"{role} = column {name!r}" for role, name in columns.items() if role != name]
-    budgets, budget_source = _budgets(values)
+    columns = columns_by_role(raw, names, wanted, asked=asked)
+    values = values_of(frame, columns, raw.source)
+    findings += [Finding(code="column-not-used", message=each) for each in values.unused]
+    if "loss_std" in values.numbers and "loss_std" not in asked:
+        findings.append(_loss_std_used())
+    used = {**columns.needed, **columns.optional}
+    once = _once_each(_Rows(frame, values, excluded, tuple(findings)), set(used.values()))
+    side = {} if own_count or derive else _sizes(once.frame, names, raw.source)
+    points = _points(once, raw, used, side=side, derive=derive)
+    return replace(points, own_count=own_count)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows on their way to points."""
+
+    frame: pl.DataFrame
+    values: ColumnValues
+    excluded: tuple[Exclusion, ...]
+    findings: tuple[Finding, ...]
+
+
+def _rows_that_count(
+    raw: RawTable, keep: Sequence[str]
+) -> tuple[pl.DataFrame, tuple[Exclusion, ...], list[Finding]]:
+    """Numbered rows without empty ones, those that ``keep`` rules out, and unfinished runs."""
+    frame, empty = without_empty_rows(numbered(raw.frame))
+    frame, ruled_out = kept_rows(frame, keep)
+    frame, unfinished = without_unfinished(frame, keep)
+    findings = []
+    if unfinished:
+        count = sum(len(each.rows) for each in unfinished)
+        listed = "; ".join(f"{e.reason}: rows {rows_text(e.rows)}" for e in unfinished)
+        message = (
+            f"{count} rows of runs that did not finish are left out ({listed}), since their last "
+            "value is no result; a --keep condition on that column decides otherwise"
+        )
+        findings.append(Finding(code="unfinished-runs", message=message))
+    return frame, (*empty, *ruled_out, *unfinished), findings
+
+
+def _loss_std_used() -> Finding:
+    return Finding(
+        code="loss-std-used",
+        message=(
+            "the column loss_std holds standard deviations of the losses: they divide the "
+            "residuals, and delta counts in them; rename the column to fit without"
+        ),
+    )
+
+
+def _once_each(rows: _Rows, used: set[str]) -> _Rows:
+    """The rows with every run counted once: its last attempt, and no copies."""
+    again, counter = earlier_attempts(rows.values.inputs(), rows.frame.drop(ROW))
+    if again.any():
+        what = f"an earlier attempt by {counter}"
+        rows = _without(rows, again, what, code="earlier-attempts", why="the last attempt counts")
+    others = rows.frame.drop(ROW)
+    first = first_of_copies(rows.values.inputs(), rows.values.numbers["loss"], others)
+    copied = first != np.arange(len(first))
+    if not copied.any():
+        return rows
+    differ = differing_columns(first, used, others)
+    why = "every column that is used agrees, the loss included, so each run counts once"
+    if differ:
+        why += f"; that they differ in {', '.join(map(repr, differ[:4]))} makes them no other runs"
+    return _without(rows, copied, "a copy of an earlier row", code="copied-rows", why=why)
+
+
+def _without(rows: _Rows, drop: NDArray[np.bool_], reason: str, *, code: str, why: str) -> _Rows:
+    numbers = tuple(rows.frame[ROW].to_numpy()[drop].tolist())
+    count = "1 row is" if len(numbers) == 1 else f"{len(numbers)} rows are each"
+    finding = Finding(code=code, message=f"{count} {reason} ({rows_text(numbers)}): {why}")
+    return replace(
+        rows,
+        frame=rows.frame.filter(~drop),
+        values=rows.values.rows(~drop),
+        excluded=(*rows.excluded, Exclusion(reason=reason, rows=numbers)),
+        findings=(*rows.findings, finding),
+    )
+
+
+def _sizes(frame: pl.DataFrame, roles: Mapping[str, str], source: str) -> dict[str, FloatArray]:
+    """Sizes, tokens and FLOPs by role wherever they can be read, NaN where an entry is none."""
+    found: dict[str, FloatArray] = {}
+    for role in SIZE_ROLES:
+        name = roles.get(role, role)
+        if name in frame.columns:
+            try:
+                found |= read_numbers(frame, {role: name}, source)[0]
+            except RequestError:  # a column that nothing reads may hold anything
+                continue
+    return found
+
+
+def _points(
+    rows: _Rows,
+    raw: RawTable,
+    used: Mapping[str, str],
+    *,
+    side: dict[str, FloatArray],
+    derive: bool,
+) -> Points:
+    values = dict(rows.values.numbers)
+    read = {*values, *(["budget"] if rows.values.labels is not None else [])}
+    conventions = _derived_columns(values, derive=derive)
+    conventions += [f"{r} = column {n!r}" for r, n in used.items() if r != n and r in read]
+    if "budget" in values and "flops" in values and values["flops"] is values["budget"]:
+        side = {**side, "flops": values["flops"]}
+    row_numbers = rows.frame[ROW].to_numpy().astype(np.int64)
+    budgets, budget_source = _budgets(values, rows.values.labels)
     losses = values.pop("loss")
     return Points(
         columns={r: v for r, v in values.items() if r not in ("loss_std", "weight", "budget")},
@@ -115,45 +195,42 @@ def points_from(
         loss_std=values.get("loss_std"),
         budgets=budgets,
         budget_source=budget_source,
-        row_numbers=numbered["__row__"].to_numpy().astype(np.int64),
-        num_table_rows=frame.height,
-        excluded=excluded,
-        conventions=tuple(conventions),
-        source=source,
+        row_numbers=row_numbers,
+        num_table_rows=raw.frame.height,
+        excluded=rows.excluded,
+        conventions=(*conventions, *raw.notes, *rows.values.notes),
+        findings=rows.findings,
+        agreement=flops_agreement(side, row_numbers),
+        source=raw.source,
     )
 
 
-def _keep_rows(
-    frame: pl.DataFrame, conditions: Sequence[str]
-) -> tuple[pl.DataFrame, tuple[Exclusion, ...]]:
-    excluded = []
-    for condition in conditions:
-        try:
-            kept = _numeric_view(frame).filter(pl.sql_expr(condition))
-        except (pl.exceptions.PolarsError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise RequestError(
-                f'--keep takes an SQL condition on columns, for example "loss < 5"; '
-                f"got {condition!r}: {first}"
-            ) from error
-        stays = frame["__row__"].is_in(kept["__row__"].implode())
-        dropped = tuple(frame.filter(~stays)["__row__"].to_list())
-        excluded.append(Exclusion(reason=f"not {condition}", rows=dropped))
-        frame = frame.filter(stays)
-    if frame.height == 0:
-        raise RequestError("the table has no row to fit" + (" after --keep" if conditions else ""))
-    return frame, tuple(excluded)
+def _derived_columns(values: dict[str, FloatArray], *, derive: bool) -> list[str]:
+    """Add tokens or FLOPs that follow from other columns; how, in words."""
+    if derive:
+        values["tokens"] = values["flops"] / (6.0 * values["params"])
+        return ["tokens = flops / (6 params)"]
+    if "flops" in values:
+        return []
+    size = passed_params(values)
+    product = 6.0 * size * values["tokens"] if size is not None and "tokens" in values else None
+    notes = []
+    if "budget" in values:
+        if _are_flops(values["budget"], product):
+            values["flops"] = values["budget"]
+            return ["flops = the budget (the table has no flops)"]
+        notes.append("the budget labels groups; it is no number of FLOPs")
+    if "params" in values and product is not None:
+        values["flops"] = 6.0 * values["params"] * values["tokens"]
+        notes.append("flops = 6 params tokens (the table has none that can be used)")
+    return notes
 
 
-def _numeric_view(frame: pl.DataFrame) -> pl.DataFrame:
-    """The frame with text columns that are mostly numbers as numbers, for comparisons."""
-    views = []
-    for name, column in zip(frame.columns, frame.iter_columns(), strict=True):
-        if column.dtype == pl.String:
-            numbers = column.cast(pl.Float64, strict=False)
-            if numbers.null_count() - column.null_count() < 0.5 * frame.height:
-                views.append(numbers.alias(name))
-    return frame.with_columns(views)
+def _are_flops(budgets: FloatArray, product: FloatArray | None) -> bool:
+    """Whether budgets are FLOPs: near 6 N D, or, where that is not known, large."""
+    if product is None:
+        return bool(budgets.min() >= FEWEST_FLOPS)
+    return bool(abs(np.log(np.median(budgets / product))) <= np.log(BUDGET_FACTOR))
 
 
 def _derivation(option: str | None, roles: Mapping[str, str], needed: Sequence[str]) -> bool:
@@ -172,65 +249,10 @@ def _derivation(option: str | None, roles: Mapping[str, str], needed: Sequence[s
     return "tokens" in needed
 
 
-def _columns_by_role(
-    frame: pl.DataFrame, roles: Mapping[str, str], wanted: set[str]
-) -> dict[str, str]:
-    """Role -> column for the wanted roles and for every optional one that the table has."""
-    optional = {"flops", "budget", "loss_std", "weight"}
-    columns: dict[str, str] = {}
-    missing = []
-    for role in ROLES:
-        name = roles.get(role, role)
-        if name in frame.columns:
-            if role in wanted or role in roles or role in optional:
-                columns[role] = name
-        elif role in wanted or role in roles:
-            missing.append(f"{role} (column {name!r})")
-    if missing:
-        raise RequestError(
-            f"the table has no column for {', '.join(missing)}; it has "
-            f"{', '.join(map(repr, frame.columns))}; name one with --column ROLE=COLUMN"
-        )
-    return columns
-
-
-def _numbers(frame: pl.DataFrame, columns: Mapping[str, str], source: str) -> dict[str, FloatArray]:
-    """Values by role as floats. Raises `RequestError` that names all rows that cannot be used."""
-    rows = frame["__row__"].to_list()
-    values: dict[str, FloatArray] = {}
-    problems: dict[int, list[str]] = {}
-    for role, name in columns.items():
-        raw = frame[name]
-        numbers = raw.cast(pl.Float64, strict=False).to_numpy().astype(np.float64)
-        numbers = np.where(raw.is_null().to_numpy(), np.nan, numbers)
-        low = numbers >= 0 if role in MAY_BE_ZERO else numbers > 0
-        good = np.isfinite(numbers) & low
-        if role == "num_loops":
-            good &= numbers >= 1
-        for place in np.flatnonzero(~good):
-            entry = raw[int(place)]
-            shown = "empty" if entry is None else repr(entry) if isinstance(entry, str) else entry
-            problems.setdefault(rows[int(place)], []).append(f"{name} = {shown}")
-        values[role] = numbers
-    if problems:
-        raise RequestError(_problem_text(problems, source))
-    return values
-
-
-def _problem_text(problems: Mapping[int, list[str]], source: str) -> str:
-    listed = [f"row {row}: {', '.join(what)}" for row, what in sorted(problems.items())]
-    more = f"; and {len(listed) - ROWS_NAMED} rows more" if len(listed) > ROWS_NAMED else ""
-    count = "1 row holds" if len(listed) == 1 else f"{len(listed)} rows hold"
-    return (
-        f"every entry must be a positive finite number, but in {source} {count} others: "
-        f"{'; '.join(listed[:ROWS_NAMED])}{more} (row 1 is the first below the header); "
-        'repair them, or leave them out with --keep "CONDITION"'
-    )
-
-
-def _budgets(values: Mapping[str, FloatArray]) -> tuple[NDArray[np.int64] | None, str | None]:
-    if "budget" in values:
-        labels = np.unique(values["budget"], return_inverse=True)[1].astype(np.int64)
+def _budgets(
+    values: Mapping[str, FloatArray], labels: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64] | None, str | None]:
+    if labels is not None:
         return labels, "the budget column"
     if "flops" in values:
         groups = groups_of_equal(values["flops"])

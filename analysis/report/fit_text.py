@@ -66,7 +66,7 @@ def _derived_line(entry: Derived) -> str:
         where = f" at loss {entry.at_loss:g} nats"
     convention = f"  {entry.convention}" if entry.convention else ""
     unit = UNITS.get(entry.name, "")
-    shown = f"{number(entry.value)} {unit}".strip()
+    shown = number(entry.value) if entry.value is None else f"{number(entry.value)} {unit}".strip()
     return f"  {entry.name}{where}: {shown}  {between(entry.interval)}{convention}".rstrip()
 
 

@@ -139,7 +139,7 @@ class SurfaceFrontier:
 
 def surface_frontier(fit: Fit, num_points: int = 60) -> SurfaceFrontier | None:
     """The frontier from the smallest FLOPs to ten times the largest; None where it is refused."""
-    needed = ("E", "A", "B", "alpha", "beta")
+    needed = ("E", "A", "B", "alpha", "beta", "n_star")
     runs = fit.points.flops
     if fit.law.name != "chinchilla" or not fit.optimum or fit.certificate.refuses(*needed):
         return None

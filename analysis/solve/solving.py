@@ -17,6 +17,9 @@ from analysis.solve.variable_projection import starts_by_projection
 NUM_STARTS = 12
 """Starts that are polished: the best grid cells that are not neighbours."""
 
+LONG_TABLE, ROWS_FOR_STARTS = 2000, 500
+"""Of tables longer than the first, starts are sought on so many rows; all rows polish them."""
+
 
 @dataclass(frozen=True)
 class Solution:
@@ -70,9 +73,23 @@ def solve(
     """The optimum from the best grid cells, with some parameters held where asked."""
     surface = replace(points.surface(law), fixed=dict(fixed or {}))
     batch = points.batch(on_logs=estimator.on_logs)
-    starts = starts_by_projection(surface, batch, estimator, num_starts=num_starts)
+    starts = _starts(points, surface, estimator, num_starts)
     starts = np.clip(starts, surface.lower, surface.upper)
     optima = minimise(surface, starts, batch, estimator, max_iterations=max_iterations)
     settled = np.where(optima.converged, optima.objective, np.inf)
     ranking = settled if np.isfinite(settled).any() else optima.objective
     return Solution(points, surface, estimator, optima, int(ranking.argmin()))
+
+
+def _starts(points: Points, surface: Surface, estimator: Estimator, num_starts: int) -> FloatArray:
+    """Starts (S, P) in the surface's own coordinates, from some of the rows of a long table."""
+    if points.num_rows <= LONG_TABLE:
+        batch = points.batch(on_logs=estimator.on_logs)
+        return starts_by_projection(surface, batch, estimator, num_starts=num_starts)
+    drawn = np.random.default_rng(0).choice(points.num_rows, ROWS_FOR_STARTS, replace=False)
+    some = np.isin(np.arange(points.num_rows), drawn)
+    few = points.select(some, "not drawn for starts")
+    small = replace(few.surface(surface.law), fixed=surface.fixed)
+    batch = few.batch(on_logs=estimator.on_logs)
+    found = starts_by_projection(small, batch, estimator, num_starts=num_starts)
+    return surface.inner(small.outer(found))

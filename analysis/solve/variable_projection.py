@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from analysis.laws.law import FloatArray
 from analysis.objective.estimators import Estimator
 from analysis.objective.newton import CHUNK_ELEMENTS, Batch
+from analysis.objective.progress import report
 from analysis.objective.surface import Surface
 
 GRID_POINTS = 2304
@@ -30,9 +31,14 @@ def grid_of(
     names = surface.law.nonlinear
     per_axis = max(4, int(num_points ** (1.0 / len(names)) + 1e-9))
     per_axis = min(per_axis, 256)
-    axes = [surface.law.bounds_of(name).grid(per_axis) for name in names]
+    axes = [
+        np.array([surface.fixed[name]])
+        if name in surface.fixed
+        else surface.law.bounds_of(name).grid(per_axis)
+        for name in names
+    ]
     places = np.stack(
-        np.meshgrid(*[np.arange(per_axis)] * len(names), indexing="ij"), axis=-1
+        np.meshgrid(*[np.arange(len(axis)) for axis in axes], indexing="ij"), axis=-1
     ).reshape(-1, len(names))
     places = places.astype(np.int64)
     values = np.stack([axis[places[:, column]] for column, axis in enumerate(axes)], axis=-1)
@@ -103,7 +109,7 @@ def _project_chunk(
         weights = _row_weights(predicted, batch, estimator, delta)
         weighted = basis * weights[:, None]
         matrix = weighted @ np.swapaxes(basis, 1, 2)
-        solved = nonnegative_least_squares(matrix, weighted @ batch.losses)
+        solved = _coefficients(surface, matrix, weighted @ batch.losses)
         predicted = np.maximum((basis * solved[..., None]).sum(1), 1e-300)
         delta = estimator.turning_point
     inner[:, :num_linear] = solved
@@ -113,16 +119,25 @@ def _project_chunk(
     return inner, (batch.weights * value).sum(-1)
 
 
+def _coefficients(surface: Surface, matrix: FloatArray, right: FloatArray) -> FloatArray:
+    """Nonnegative coefficients (G, L), the offset at its value where it is held."""
+    held = surface.fixed.get(surface.law.offset)
+    if held is None:
+        return nonnegative_least_squares(matrix, right)
+    rest = nonnegative_least_squares(matrix[:, 1:, 1:], right[:, 1:] - held * matrix[:, 1:, 0])
+    return np.concatenate([np.full((len(rest), 1), held), rest], axis=1)
+
+
 def starts_by_projection(
     surface: Surface, batch: Batch, estimator: Estimator, *, num_starts: int
 ) -> FloatArray:
     """Starts (at most ``num_starts``, P): the best grid cells that are not neighbours."""
     values, places = grid_of(surface)
     per_chunk = max(1, CHUNK_ELEMENTS // batch.losses.shape[-1])
-    pieces = [
-        _project_chunk(surface, values[i : i + per_chunk], batch, estimator)
-        for i in range(0, len(values), per_chunk)
-    ]
+    pieces = []
+    for i in range(0, len(values), per_chunk):
+        report("cells of the grid of starts", i, len(values))
+        pieces.append(_project_chunk(surface, values[i : i + per_chunk], batch, estimator))
     inner = np.concatenate([piece[0] for piece in pieces])
     objective = np.concatenate([piece[1] for piece in pieces])
     order = np.argsort(objective, kind="stable")

@@ -93,7 +93,10 @@ def fit_sweep(
     arms = []
     for arm in sorted(done[group].unique().to_list()):
         points = points_from(
-            done.filter(pl.col(group) == arm), ("params", "tokens", "flops", "budget"), roles=roles
+            done.filter(pl.col(group) == arm),
+            ("params", "tokens", "flops", "budget"),
+            roles=roles,
+            own_count=True,
         )
         surface = fit("chinchilla", points, num_resamples=NUM_RESAMPLES, seed=seed)
         curves = fit_isoflop(points, method=method, surface=surface)

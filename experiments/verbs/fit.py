@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +18,14 @@ if TYPE_CHECKING:
 
     from analysis.isoflop.isoflop_fit import IsoflopFit
     from analysis.laws.law import Law
+    from analysis.points.checked_points import Points
 
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
+
+
+TABLE_NAME = re.compile(r"\.(csv|tsv|jsonl|ndjson|parquet)(\.(gz|bz2|xz))?$")
+"""Names, in lower case, that no sweep has."""
 
 
 def default_reference() -> Path:
@@ -31,9 +38,10 @@ class FitOptions:
     """Fit scaling laws to a sweep or to any table; a statistical refusal is a result."""
 
     experiment: tyro.conf.Positional[str | None] = None
-    """Name or TOML path of a sweep of the home; left out with --table or --gauntlet."""
+    """Name or TOML path of a sweep of the home, or a table's path as with --table; left out with
+    --table or --gauntlet."""
     table: Path | None = None
-    """A .csv or .parquet file to fit instead of a sweep."""
+    """A .csv, .tsv, .jsonl or .parquet file to fit instead of a sweep (docs/inputs.md)."""
     law: str | None = None
     """power, chinchilla, isoflop, loop-power, loop-bounded, loop-linear, compute-capacity;
     left out: chinchilla for a table, every arm's surface and curves for a sweep."""
@@ -48,6 +56,8 @@ class FitOptions:
     """6nd: tokens = flops / (6 params)."""
     keep: Words = ()
     """SQL condition on columns, repeatable; rows that break it are left out and listed."""
+    fix: Words = ()
+    """NAME=VALUE, repeatable: hold E, an exponent or a shape parameter there; for example E=0."""
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
@@ -86,18 +96,60 @@ class FitOptions:
 
 def run(argv: list[str]) -> int:
     """Fit and print; 0 for a refusal too, 1 where the gauntlet differs from what is published."""
-    options = parse_options(FitOptions, argv, verb="fit")
+    options = _with_table(parse_options(FitOptions, argv, verb="fit"))
     asked = sum([options.experiment is not None, options.table is not None, options.gauntlet])
     if asked != 1:
         raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
     if options.bootstrap < 2:
         raise RequestError(f"--bootstrap takes at least 2 resamples, got {options.bootstrap}")
+    if options.seed < 0:
+        raise RequestError(f"--seed takes a whole number from 0, got {options.seed}")
+    _require_read(options)
+    from analysis.objective.progress import listening
+    from analysis.report.progress_line import ProgressLine
+
+    with listening(ProgressLine(talk)):
+        return _run(options)
+
+
+def _with_table(options: FitOptions) -> FitOptions:
+    """The options, a table's path among them where EXPERIMENT is one."""
+    name = options.experiment
+    if name is None or options.table is not None or name.lower().endswith(".toml"):
+        return options
+    if TABLE_NAME.search(name.lower()):
+        return replace(options, experiment=None, table=Path(name))
+    return options
+
+
+def _require_read(options: FitOptions) -> None:
+    """Raises `RequestError` for an option that what is asked for would not read."""
+    whole_sweep = options.experiment is not None and options.law is None
+    surface = not whole_sweep and not options.gauntlet and options.law != "isoflop"
+    unread = {
+        "--over": options.over is not None and options.law != "power",
+        "--fix": bool(options.fix) and not surface,
+        "--target-loss": bool(options.target_loss) and not surface,
+        "--profile": bool(options.profile) and not surface,
+        "--sensitivity": options.sensitivity and not surface,
+        "--keep": bool(options.keep) and whole_sweep,
+        "--at-flops": bool(options.at_flops) and whole_sweep,
+        "--tokens-from-flops": options.tokens_from_flops is not None and whole_sweep,
+    }
+    given = [name for name, is_unread in unread.items() if is_unread]
+    if given:
+        raise RequestError(
+            f"{' and '.join(given)} would not be read here; --over is for --law power, the others "
+            "for one law on one table: name it with --law, for example --law chinchilla"
+        )
+
+
+def _run(options: FitOptions) -> int:
     if options.gauntlet:
         return run_gauntlet(options)
     if options.experiment is not None and options.law is None:
         return run_sweep(options)
-    table = options.table if options.table is not None else _sweep_frame(options)
-    document, text = fit_table(options, table)
+    document, text = fit_table(options, options.table or _sweep_frame(options))
     if options.json:
         print_json(document)
     else:
@@ -130,7 +182,7 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
 
 def run_sweep(options: FitOptions) -> int:
     """Fit every arm of a sweep, draw, log both to its run in MLflow, and print."""
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
     from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
@@ -180,13 +232,14 @@ def fit_table(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str
 
 def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
     from analysis.isoflop.isoflop_fit import fit_isoflop
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import isoflop_text
 
+    roles = parse_roles(options.column)
     fitted = fit_isoflop(
-        table,
+        _with_own_count(options, table, ("params", "tokens"), roles),
         method=_curve(options),
-        roles=parse_roles(options.column),
+        roles=roles,
         tokens_from_flops=options.tokens_from_flops,
         keep=options.keep,
         at_flops=options.at_flops,
@@ -197,6 +250,24 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     return document, isoflop_text(fitted)
 
 
+def _with_own_count(
+    options: FitOptions, table: Path | pl.DataFrame, needed: Sequence[str], roles: dict[str, str]
+) -> Path | Points:
+    """A table as it is; a sweep as points whose units are certain, since we counted them."""
+    from analysis.points.table_reading import points_from
+
+    if isinstance(table, Path):
+        return table
+    return points_from(
+        table,
+        needed,
+        roles=roles,
+        tokens_from_flops=options.tokens_from_flops,
+        keep=options.keep,
+        own_count=True,
+    )
+
+
 def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
     from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
     from analysis.show.figures import draw_frontier, draw_isoflop, save
@@ -205,21 +276,25 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
     written = save(
         draw_isoflop([CurvePanel(title=title, curves=fitted.curves)]), folder, "isoflop_curves"
     )
+    if fitted.certificate.refuses("n_star"):
+        return written
     line, losses = frontier_line(title, fitted), loss_frontier(title, fitted.curves)
     return written + save(draw_frontier([line], [losses]), folder, "frontier")
 
 
 def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
     from analysis.fit.fitting import fit
+    from analysis.judge.held_parameters import parse_fixed
     from analysis.objective.estimators import Estimator
-    from analysis.points.table_reading import parse_roles
+    from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import fit_text
     from analysis.report.further_findings import extras_of
 
     roles = parse_roles(options.column)
+    law = _law(options, table, roles)
     fitted = fit(
-        _law(options, table, roles),
-        table,
+        law,
+        _with_own_count(options, table, law.roles, roles),
         estimator=Estimator(name=options.estimator, delta=options.delta),  # type: ignore[arg-type]
         roles=roles,
         tokens_from_flops=options.tokens_from_flops,
@@ -229,6 +304,7 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
         seed=options.seed,
         at_flops=options.at_flops,
         at_losses=options.target_loss,
+        fixed=parse_fixed(options.fix),
     )
     extras = extras_of(
         fitted,
@@ -246,21 +322,13 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
 def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
     """The law that was asked for; the power law over the column that the table has."""
-    from analysis.laws.registry import law_named
-    from analysis.laws.standard_laws import POWER_VARIABLES, power_law
-    from analysis.points.table_reading import read_frame
+    from analysis.laws.registry import law_named, power_law_of
+    from analysis.points.column_names import with_sweep_names
+    from analysis.points.table_files import read_frame
 
     name = options.law or "chinchilla"
     if name != "power":
         return law_named(name)
     frame = read_frame(table) if isinstance(table, Path) else table
-    found = [role for role in POWER_VARIABLES if roles.get(role, role) in frame.columns]
-    chosen = [role for role in found if role in roles] or found
-    if options.over is not None:
-        chosen = [options.over]
-    if len(chosen) != 1 or chosen[0] not in POWER_VARIABLES:
-        raise RequestError(
-            f"the power law runs over one of {', '.join(POWER_VARIABLES)}; the table offers "
-            f"{', '.join(found) or 'none'}; choose with --over ROLE"
-        )
-    return power_law(chosen[0])
+    offered = [*frame.columns, *with_sweep_names(frame.columns)]
+    return power_law_of(offered, roles, options.over)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,7 @@ from analysis.fit.fitting import fit
 from analysis.laws.derived_quantities import optimal_loss, optimal_params
 from analysis.laws.registry import law_named
 from analysis.objective.estimators import Estimator
+from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
 from tests.analysis.planted import (
     CAPACITY,
@@ -119,7 +121,12 @@ def test_units_and_scalings_do_not_matter() -> None:
         num_resamples=50,
     )
     mean = fit("chinchilla", table, estimator=Estimator(reduction="mean"), num_resamples=50)
-    weighted = fit("chinchilla", table.with_columns(weight=pl.lit(7.0)), num_resamples=50)
+    weighted = fit(
+        "chinchilla",
+        table.with_columns(weight=pl.lit(7.0)),
+        roles={"weight": "weight"},
+        num_resamples=50,
+    )
     for other in (scaled, mean, weighted):
         for name in ("E", "alpha", "beta"):
             assert other.optimum[name] == pytest.approx(plain.optimum[name], rel=1e-7)
@@ -133,13 +140,27 @@ def test_units_and_scalings_do_not_matter() -> None:
 
 def test_a_weight_of_two_is_a_row_twice() -> None:
     table = chinchilla_table()
-    twice = pl.concat([table, table[:10]])
+    points = points_from(table, ("params", "tokens"))
+    rows = np.append(np.arange(42), np.arange(10))
+    twice = replace(
+        points,
+        columns={role: values[rows] for role, values in points.columns.items()},
+        losses=points.losses[rows],
+        weights=points.weights[rows],
+        row_numbers=np.arange(1, 53),
+    )
     weighted = table.with_columns(
         weight=pl.when(pl.int_range(pl.len()) < 10).then(2.0).otherwise(1.0)
     )
     for estimator in ("huber", "mse"):
         one = fit("chinchilla", twice, estimator=estimator, num_resamples=20)  # type: ignore[arg-type]
-        two = fit("chinchilla", weighted, estimator=estimator, num_resamples=20)  # type: ignore[arg-type]
+        two = fit(
+            "chinchilla",
+            weighted,
+            roles={"weight": "weight"},
+            estimator=estimator,  # type: ignore[arg-type]
+            num_resamples=20,
+        )
         assert one.optimum == pytest.approx(dict(two.optimum), rel=1e-6)
 
 
@@ -149,7 +170,7 @@ def test_known_standard_deviations_divide_residuals() -> None:
     std = np.where(np.arange(42) < 10, 0.005, 0.01)
     by_std = fit("chinchilla", table.with_columns(loss_std=pl.Series(std)), estimator="mse")
     weight = table.with_columns(weight=pl.Series((0.01 / std) ** 2))
-    by_weight = fit("chinchilla", weight, estimator="mse")
+    by_weight = fit("chinchilla", weight, roles={"weight": "weight"}, estimator="mse")
     assert by_std.optimum == pytest.approx(dict(by_weight.optimum), rel=1e-6)
 
 

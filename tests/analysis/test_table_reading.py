@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from analysis.points.checked_points import groups_of_equal
-from analysis.points.table_reading import parse_roles, points_from, read_frame
+from analysis.points.column_roles import parse_roles
+from analysis.points.table_files import read_frame
+from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
 from tests.analysis.planted import budget_table, chinchilla_table
 
@@ -97,7 +99,7 @@ def test_unreadable_tables(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="there is no table at"):
         read_frame(tmp_path / "none.csv")
     (tmp_path / "a.txt").write_text("x")
-    with pytest.raises(RequestError, match=r"a \.csv or \.parquet file"):
+    with pytest.raises(RequestError, match=r"a table is a \.csv, \.tsv"):
         read_frame(tmp_path / "a.txt")
     (tmp_path / "b.parquet").write_text("not parquet")
     with pytest.raises(RequestError, match="cannot be read as a table"):

@@ -1,0 +1,1 @@
+"""Inputs that people have, each of a kind, and the outcome that each must have."""

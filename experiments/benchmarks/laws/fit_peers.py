@@ -29,7 +29,8 @@ from analysis.gauntlet.published_cases import chinchilla_points
 from analysis.laws.registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.points.checked_points import Points
-from analysis.points.table_reading import parse_roles, points_from
+from analysis.points.column_roles import parse_roles
+from analysis.points.table_reading import points_from
 from analysis.solve.solving import solve
 from experiments.command import parse_options, print_json, talk
 from experiments.verbs.fit import default_reference
