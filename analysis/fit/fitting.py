@@ -25,7 +25,7 @@ from analysis.judge.identifiability import Identifiability, identifiability
 from analysis.judge.lack_of_fit import Noise, noise_of
 from analysis.judge.table_checks import require_positive, table_reasons
 from analysis.laws.law import Law
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator, EstimatorName
 from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from

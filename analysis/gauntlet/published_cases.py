@@ -18,7 +18,7 @@ from analysis.fit.fitting import fit
 from analysis.isoflop.isoflop_fit import fit_isoflop
 from analysis.isoflop.power_line import power_line
 from analysis.laws.law import FloatArray
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.objective.newton import Batch
 from analysis.points.checked_points import Points

@@ -24,7 +24,7 @@ from analysis.isoflop.isoflop_curves import CurveMethod, IsoflopCurve, fit_curve
 from analysis.isoflop.power_line import PowerLine, power_line
 from analysis.judge.fit_certificate import Certificate, Reason, Status
 from analysis.judge.table_checks import require_positive, table_reasons
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from
 from spaces.errors import RequestError

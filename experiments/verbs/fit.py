@@ -322,7 +322,7 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
 def _law(options: FitOptions, table: Path | pl.DataFrame, roles: dict[str, str]) -> Law:
     """The law that was asked for; the power law over the column that the table has."""
-    from analysis.laws.registry import law_named, power_law_of
+    from analysis.laws.law_registry import law_named, power_law_of
     from analysis.points.column_names import with_sweep_names
     from analysis.points.table_files import read_frame
 

@@ -13,8 +13,7 @@ from spaces.architecture import UNIT_STEP_SCALE_INIT, Architecture, GateMode
 from spaces.arms.contract import Arm, Readings, Readout, Shape
 from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis, SolveMode
 from spaces.parts.block_price import block_price
-from spaces.parts.gate_price import gate_price
-from spaces.parts.router_price import loop_router_price
+from spaces.parts.mixing_price import gate_price, loop_router_price
 from spaces.price import NOTHING, Part, Price, plain_price
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spaces.architecture import Architecture
+from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.projection import Projection
 from spaces.parts.weights import matrix, residual_std
 
 

@@ -17,8 +17,8 @@ from spaces.parts.attention import Rotation
 from spaces.parts.block import Block
 from spaces.parts.expert_products import expert_product
 from spaces.parts.layers import stacked
+from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.projection import Projection
 from spaces.parts.weights import WEIGHT_STD, Piece, Weight, matrix, residual_std
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from spaces.architecture import Architecture
-from spaces.parts.gate_price import GATE_OUTPUTS
+from spaces.parts.linear import Projection
+from spaces.parts.mixing_price import GATE_OUTPUTS
 from spaces.parts.norm import at_least_float32
-from spaces.parts.projection import Projection
 from spaces.parts.weights import Weight
 
 

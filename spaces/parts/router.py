@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.projection import Projection
 from spaces.parts.weights import WEIGHT_STD, Weight
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from spaces.parts.projection import Projection
+from spaces.parts.linear import Projection
 from spaces.parts.weights import WEIGHT_STD, Weight
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from analysis.laws.law import FloatArray
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 
 CHINCHILLA = {"E": 1.82, "A": 482.0, "B": 2085.0, "alpha": 0.348, "beta": 0.366}
 CAPACITY = {

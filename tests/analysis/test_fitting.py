@@ -11,7 +11,7 @@ import pytest
 
 from analysis.fit.fitting import fit
 from analysis.laws.derived_quantities import optimal_loss, optimal_params
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.points.table_reading import points_from
 from spaces.errors import RequestError

@@ -10,7 +10,7 @@ import pytest
 
 from analysis.fit.fitting import fit
 from analysis.laws.law import Columns, Law, Shape, Term
-from analysis.laws.registry import law_named, law_names, register
+from analysis.laws.law_registry import law_named, law_names, register
 from spaces.errors import RequestError
 
 NAMES = [name for name in law_names() if name != "isoflop"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import optimize
 
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import LAD_DELTA, Estimator
 from analysis.objective.newton import Batch, delta_schedule, minimise
 from analysis.points.table_reading import points_from

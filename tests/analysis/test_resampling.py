@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.fit.fitting import fit
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.points.table_reading import points_from
 from analysis.solve.resampling import Replicates, kind_for, resample, weights_of

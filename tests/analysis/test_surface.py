@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from analysis.gauntlet.published_cases import chinchilla_points
 from analysis.judge.identifiability import identifiability
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.objective.surface import Surface, jacobian, local_quadratic
 from analysis.solve.solving import solve

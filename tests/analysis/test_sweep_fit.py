@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.sweep.sweep_fit import draw_sweep, fit_sweep, tuned_rows
 from spaces.errors import RequestError
 from tests.analysis.planted import CAPACITY

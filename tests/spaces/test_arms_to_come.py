@@ -14,7 +14,7 @@ import pytest
 
 from spaces.arms.contract import Arm
 from spaces.parts.block_price import block_price
-from spaces.parts.router_price import loop_router_price
+from spaces.parts.mixing_price import loop_router_price
 from spaces.parts.vocabulary_price import head_price
 from spaces.price import BACKWARD_PER_FORWARD, NOTHING, Pass, Price, Prices, plain_price, total
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from analysis.laws.derived_quantities import derived_quantities, optimal_params
 from analysis.laws.law import FloatArray
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.objective.newton import minimise
 from analysis.points.checked_points import Points

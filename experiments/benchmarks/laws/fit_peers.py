@@ -26,7 +26,7 @@ import tyro
 
 from analysis.fit.fitting import fit
 from analysis.gauntlet.published_cases import chinchilla_points
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.points.checked_points import Points
 from analysis.points.column_roles import parse_roles

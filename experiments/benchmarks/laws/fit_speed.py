@@ -23,7 +23,7 @@ from scipy import optimize
 
 from analysis.gauntlet.published_cases import chinchilla_points, published_resamples
 from analysis.laws.law import FloatArray
-from analysis.laws.registry import law_named
+from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator
 from analysis.objective.newton import Batch
 from analysis.points.checked_points import Points

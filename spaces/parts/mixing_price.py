@@ -1,4 +1,4 @@
-"""What do gates cost?"""
+"""What does mixing cost? Gates of two paths, and a router over loops."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ GATE_OUTPUTS: dict[GateMode, int] = {"independent": 2, "softmax": 2, "convex": 1
 BYTES_PER_GATED_CHANNEL = 3.7
 """Kept per token, channel and layer that gates combine."""
 
+BYTES_PER_MIXED_CHANNEL = 4.6
+"""Kept per token, channel and loop that a router mixes."""
+
 
 def gate_price(mode: GateMode, d_model: Any, tokens: Any) -> Price:
     """Each output of the gate costs 2 d per token."""
@@ -20,4 +23,13 @@ def gate_price(mode: GateMode, d_model: Any, tokens: Any) -> Price:
         products=2 * outputs * tokens * d_model,
         parameters=outputs * (d_model + 1),
         kept_bytes=BYTES_PER_GATED_CHANNEL * tokens * d_model,
+    )
+
+
+def loop_router_price(d_model: Any, tokens: Any) -> Price:
+    """One call costs 2 (d + 1) per token."""
+    return plain_price(
+        products=2 * tokens * (d_model + 1),
+        parameters=d_model + 2,
+        kept_bytes=BYTES_PER_MIXED_CHANNEL * tokens * d_model,
     )
