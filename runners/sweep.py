@@ -21,6 +21,8 @@ from runners.pools.contract import Pool, WorkerOptions
 from runners.pools.inline_pool import InlinePool
 from runners.text.corpus import Corpus
 from search.asked.experiment import Experiment
+from search.propose.cells import Ground
+from search.propose.contract import Proposer
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
 from search.record.code_version import code_version
@@ -49,6 +51,8 @@ def run_sweep(
     retry_failed: bool = False,
     take_over: bool = False,
     insecure: bool = False,
+    make_proposer: Callable[[Experiment, Ground], Proposer] = SweepProposer,
+    make_pool: Callable[[WorkerOptions], Pool] | None = None,
     watch: Watch | None = None,
     begin: Callable[[list[TrialRecord]], None] | None = None,
     say: Say | None = None,
@@ -57,7 +61,8 @@ def run_sweep(
     """Bring a sweep as far as its experiment asks; returns what this run of it did.
 
     The same call goes on where it stopped. ``tracking_uri`` is MLflow's, left out: a database in
-    the home. ``begin`` is told the records that are there before anything runs, ``watch`` every
+    the home. ``make_proposer`` and ``make_pool`` put others in the place of the experiment's search
+    and workers. ``begin`` is told the records that are there before anything runs, ``watch`` every
     event, ``say`` what a person should know meanwhile; once ``should_stop`` says so, what runs is
     saved and the call returns.
 
@@ -70,16 +75,21 @@ def run_sweep(
         shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
         corpus, ground = prepare_ground(experiment, home, say=say)
         say(corpus.describe_sizes())
-        proposer = SweepProposer(experiment, ground)
-        require_certified(proposer)
+        require_certified(SweepProposer(experiment, ground))
+        proposer = make_proposer(experiment, ground)
         before = ledger.state_counts()
-        begin_sweep(ledger, experiment, proposer, say=say)
+        begin_sweep(ledger, experiment, ground, proposer, say=say)
         if retry_failed:
             count = ledger.reopen(experiment.name, "failed")
             say(f"{count} failed trial{'s' * (count > 1)}: another try" if count else "none failed")
         if begin is not None:
             begin(ledger.trials(experiment.name))
-        pool = open_pool(experiment, corpus, home, insecure=insecure)
+        options = worker_options(experiment, corpus)
+        pool = (
+            open_pool(experiment, options, home, insecure=insecure)
+            if make_pool is None
+            else make_pool(options)
+        )
         driver = Driver(
             sweep=experiment.name,
             ledger=ledger,
@@ -140,14 +150,14 @@ def _drive(
 
 
 def begin_sweep(
-    ledger: Ledger, experiment: Experiment, proposer: SweepProposer, *, say: Say
+    ledger: Ledger, experiment: Experiment, ground: Ground, proposer: Proposer, *, say: Say
 ) -> None:
     """Write the sweep down, fence what an earlier driver left, set aside what changed."""
     now = code_version()
     before = ledger.record_sweep(
         experiment.name,
         experiment_json=experiment.model_dump_json(),
-        text_fingerprint=proposer.ground.text_fingerprint,
+        text_fingerprint=ground.text_fingerprint,
         code_version=now,
     )
     fenced = ledger.fence_all(reason="its driver is gone")
@@ -168,10 +178,10 @@ def begin_sweep(
             say(f"{count} pruned trial{'s' * (count > 1)}: now trained whole")
 
 
-def open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: bool) -> Pool:
-    """The workers that an experiment asks for."""
+def worker_options(experiment: Experiment, corpus: Corpus) -> WorkerOptions:
+    """What every worker of a sweep is told."""
     workers = experiment.workers
-    options = WorkerOptions(
+    return WorkerOptions(
         corpus=corpus,
         device=resolve_device(experiment),
         num_threads=workers.cpus_each,
@@ -179,6 +189,13 @@ def open_pool(experiment: Experiment, corpus: Corpus, home: Path, *, insecure: b
         engine=workers.engine,
         arm_files=loaded_files(),
     )
+
+
+def open_pool(
+    experiment: Experiment, options: WorkerOptions, home: Path, *, insecure: bool
+) -> Pool:
+    """The workers that an experiment asks for."""
+    workers = experiment.workers
     if workers.pool == "inline":
         return InlinePool(options)
     from runners.pools.ray_pool import RayPool

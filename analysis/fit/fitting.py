@@ -64,6 +64,8 @@ def fit(
     estimator = Estimator(name=estimator) if isinstance(estimator, str) else estimator
     require_positive("--at-flops", at_flops)
     require_positive("--target-loss", at_losses)
+    if num_resamples < 1:
+        raise RequestError(f"intervals need at least one resample, got {num_resamples}")
     began = time.perf_counter()
     held = checked_fixed(law, fixed or {})
     points = as_points(table, law, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
