@@ -19,7 +19,12 @@ from spaces.errors import RequestError
 from spaces.parts.attention import Rotation, rotation_tables
 from spaces.parts.norm import RMSNorm
 from spaces.parts.vocabulary import Head, TokenEmbedding
-from spaces.parts.weights import DeclaredParameter, Piece, declared_parameters
+from spaces.parts.weights import (
+    DeclaredParameter,
+    Piece,
+    declared_parameters,
+    require_declared_state,
+)
 
 
 class LanguageModel(nn.Module):
@@ -45,6 +50,7 @@ class LanguageModel(nn.Module):
             table = torch.empty(a.context_length, a.head_dim // 2)
             self.register_buffer(name, table, persistent=False)
         list(self.declared())  # or say which parameter is not
+        require_declared_state(self)
         if not self.embedding.weight.is_meta:
             self.initialize(seed)
 

@@ -73,6 +73,7 @@ class Piece(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.weights: dict[str, Weight] = {}
+        self.states: set[str] = set()
 
     def declare(self, name: str, shape: tuple[int, ...], weight: Weight) -> None:
         """Make a parameter of that name and say what it is."""
@@ -83,8 +84,10 @@ class Piece(nn.Module):
         """Set what is no parameter; called once the weights are drawn."""
 
     def declare_state(self, name: str, value: Tensor) -> None:
-        """Make a tensor that is saved and resumed with the weights, but is none."""
+        """Make a tensor that is saved and resumed with the weights, but is none; `initialize` sets
+        it anew for every trial."""
         self.register_buffer(name, value)
+        self.states.add(name)
 
 
 def declared_parameters(model: nn.Module) -> Iterator[DeclaredParameter]:
@@ -106,6 +109,20 @@ def declared_parameters(model: nn.Module) -> Iterator[DeclaredParameter]:
                 )
             yield DeclaredParameter(
                 name=name, parameter=parameter, weight=declared[leaf], part=part
+            )
+
+
+def require_declared_state(model: nn.Module) -> None:
+    """Raise `UndeclaredParameterError` where a model saves a tensor that nothing declares."""
+    parameters = {name for name, _ in model.named_parameters()}
+    for name in model.state_dict().keys() - parameters:
+        place, _, leaf = name.rpartition(".")
+        module = model.get_submodule(place)
+        if leaf not in getattr(module, "states", ()):
+            raise UndeclaredParameterError(
+                f"every tensor that is saved is declared where it is made, but {name} of "
+                f"{type(module).__name__} is not; make it with Piece.declare_state, or register it "
+                f"with persistent=False"
             )
 
 

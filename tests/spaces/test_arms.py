@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import pickle
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +272,8 @@ def broken_architecture() -> Architecture:
     )
 
 
+STATE = """self.register_buffer("counts", torch.zeros(3))
+                self.norms ="""
 EXTRA = "self.extra = nn.Parameter(torch.zeros(3))\n                self.norms ="
 
 
@@ -281,6 +286,7 @@ EXTRA = "self.extra = nn.Parameter(torch.zeros(3))\n                self.norms =
             ("self.norms =", EXTRA),
             "layers.extra of Layers has no weight",
         ),
+        (("self.norms =", STATE), "layers.counts of Layers is not; make it with"),
         (('part = "deep"', "depth = 1"), "deep=0, wide=0, shared=2208"),
         (("+ ffn(normed_BTD)", "+ torch.fft.fft(ffn(normed_BTD)).real"), "fft"),
     ],
@@ -303,6 +309,25 @@ def test_an_arm_that_lies_is_refused_in_words(change: tuple[str, str], message: 
 def test_a_file_that_gives_no_arm_is_refused_in_words(text: str, message: str) -> None:
     with pytest.raises(RequestError, match=re.escape(message)):
         load_arm_file(ArmFile(name="broken_arm", text=text))
+
+
+def test_an_arm_is_found_as_an_entry_point_of_an_installed_package(tmp_path: Path) -> None:
+    (tmp_path / "their_arms.py").write_text(arm_text() + "\nARM = PARALLEL\n")
+    info = tmp_path / "their_arms-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-arms\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[isoflop.arms]\nbroken = their_arms:ARM\n")
+    code = (
+        "from spaces.arms.registry import known_arms\n"
+        "from spaces.arms.contract import find_arm\n"
+        "assert 'broken' in known_arms()\n"
+        "print(find_arm('broken').source)"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    source = (tmp_path / "their_arms.py").read_text()
+    assert done.stdout.strip() == ArmFile(name="their_arms", text=source).source
 
 
 def test_another_source_is_another_identity() -> None:
