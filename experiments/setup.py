@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from experiments.arm_options import options_of_arms, taken_options, with_options_of_arms
 from experiments.command import default_home, parse_options
 from search.asked.experiment import Experiment, describe_errors, find_experiment, load_experiment
+from search.asked.settings import LimitSettings
 from spaces.errors import RequestError
 
 
@@ -72,9 +73,13 @@ def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:
     """The experiment with the caps of the verb's own options."""
     caps = {"max_flops": options.max_flops, "max_hours": options.max_hours}
     given = {name: value for name, value in caps.items() if value is not None}
-    for name, value in given.items():
-        if not value > 0:
-            raise RequestError(f"--{name.replace('_', '-')} must be positive, got {value:g}")
+    try:
+        LimitSettings.model_validate(given)
+    except ValidationError as error:
+        said = describe_errors(error, where="the command line")
+        for name in given:
+            said = said.replace(f"  {name}:", f"  --{name.replace('_', '-')}:")
+        raise RequestError(said) from None
     limits = experiment.limits.model_copy(update=given)
     return experiment.model_copy(update={"limits": limits})
 

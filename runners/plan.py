@@ -32,6 +32,9 @@ from spaces.errors import RequestError
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
 
+LARGEST_PRICE = 1e12
+"""Of an hour, in any currency."""
+
 TO_RUN: tuple[Fate, ...] = ("waiting", "new", "open")
 
 
@@ -115,8 +118,11 @@ def plan(experiment: Experiment, home: Path | str = "runs", *, price: float | No
     ``price`` is that of one worker-hour. Raises `RequestError` as `run_sweep` would.
     """
     home = Path(home)
-    if price is not None and price < 0:
-        raise RequestError(f"the price of an hour (--price) must not be negative, got {price:g}")
+    if price is not None and not 0 <= price <= LARGEST_PRICE:
+        raise RequestError(
+            f"the price of an hour (--price) must lie between 0 and {LARGEST_PRICE:g}, got "
+            f"{price:g}"
+        )
     require_plain(home)
     _, ground = prepare_ground(experiment, home)
     proposer = SweepProposer(experiment, ground)
