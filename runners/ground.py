@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from search.asked.experiment import Experiment
 from search.propose.cells import Ground
+from search.record.homes import explaining_home
 from search.record.trial import Precision
 
 if TYPE_CHECKING:
@@ -23,12 +24,13 @@ def prepare_ground(experiment: Experiment, home: Path) -> tuple[Corpus, Ground]:
     from runners.text.corpus import prepare_corpus
 
     text = experiment.text
-    corpus = prepare_corpus(
-        text.source,
-        tokenizer=text.tokenizer,
-        validation_fraction=text.validation_fraction,
-        cache_dir=home / "cache",
-    )
+    with explaining_home(home):
+        corpus = prepare_corpus(
+            text.source,
+            tokenizer=text.tokenizer,
+            validation_fraction=text.validation_fraction,
+            cache_dir=home / "cache",
+        )
     windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
     ground = Ground(
         text_fingerprint=corpus.fingerprint,

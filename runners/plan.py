@@ -24,8 +24,8 @@ from search.propose.contract import Capped, Done, Proposed
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
 from search.propose.tuning import RATE, STEP_SCALE
+from search.record.homes import require_plain
 from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
-from search.record.ledger_schema import require_plain
 from search.record.trial import Outcome, Proposal, TrialState
 from search.record.trial_records import is_pending
 from spaces.errors import RequestError

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
 from sqlalchemy import Connection, func, insert, select, true, update
 
 from search.record.crash_points import reach
+from search.record.homes import make_home, read_from, require_plain, stored_in
 from search.record.lease import (
     RENEWAL_SECONDS,
     Holder,
@@ -32,6 +33,7 @@ from search.record.lease import (
     renew_lease,
     take_lease,
 )
+from search.record.ledger_copy import is_read_only, require_writable
 from search.record.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, RowMissing, explaining
 from search.record.ledger_rows import (
     INTERRUPTIONS,
@@ -56,10 +58,9 @@ from search.record.ledger_schema import (
     SWEEPS,
     TRIALS,
     create_tables,
+    open_copy,
     open_engine,
-    open_older,
     require_known,
-    require_plain,
     schema_version,
 )
 from search.record.redaction import redact
@@ -85,7 +86,8 @@ class Ledger:
                 f"{home} holds no ledger; run `isoflop sweep` with this --home first"
             )
         if create:
-            home.mkdir(parents=True, exist_ok=True)
+            make_home(home)
+            require_writable(self.path)
         self.home = home
         self._token: str | None = None
         self._earlier_life: float | None = None
@@ -102,17 +104,21 @@ class Ledger:
         create_tables(self._engine, path=self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
 
     def _read_as_today(self) -> None:
-        """Read a file of an older release through a copy in memory, until a driver holds it."""
-        version = schema_version(self._engine)
-        require_known(version, self.path)
-        if version < SCHEMA_VERSION:
-            self._engine.dispose()
-            self._engine = open_older(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
-            self._is_copy = True
+        """Read a file of an older release, until a driver holds it, or one that cannot be written
+        through a copy in memory."""
+        if not is_read_only(self.path):
+            version = schema_version(self._engine)
+            require_known(version, self.path)
+            if version == SCHEMA_VERSION:
+                return
+        self._engine.dispose()
+        self._engine = open_copy(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
+        self._is_copy = True
 
     def _require_file(self) -> None:
         """Leave the copy in memory for the file itself, brought up to date."""
         if self._is_copy:
+            require_writable(self.path)
             self._engine.dispose()
             self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
             self._bring_up_to_date()
@@ -276,7 +282,8 @@ class Ledger:
     def accepted(self, config_hash: str) -> Outcome | None:
         """The accepted outcome of an identity in this home, whatever its status; None without."""
         with self._reading() as connection:
-            return accepted_outcome(connection, config_hash)
+            found = accepted_outcome(connection, config_hash)
+        return None if found is None else read_from(self.home, found)
 
     def throughputs(self) -> list[Throughput]:
         """Of every result of this home, whatever its sweep: how fast it trained, and on what."""
@@ -308,15 +315,21 @@ class Ledger:
     def trials(self, sweep: str) -> list[TrialRecord]:
         """Every trial of a sweep in order of proposal."""
         with self._reading() as connection:
-            return read_trials(connection, TRIALS.c.sweep == sweep)
+            return [self._here(each) for each in read_trials(connection, TRIALS.c.sweep == sweep)]
 
     def trial(self, sweep: str, config_hash: str) -> TrialRecord:
         """One trial of a sweep. Raises `RowMissing`."""
         with self._reading() as connection:
             which = (TRIALS.c.sweep == sweep) & (TRIALS.c.config_hash == config_hash)
             for record in read_trials(connection, which):
-                return record
+                return self._here(record)
         raise RowMissing(f"no trial {config_hash} of sweep {sweep!r}")
+
+    def _here(self, record: TrialRecord) -> TrialRecord:
+        """A record with the paths of the home as it lies now."""
+        if record.outcome is None or record.outcome.weights_path is None:
+            return record
+        return replace(record, outcome=read_from(self.home, record.outcome))
 
     def stale_outcomes(self) -> list[StaleOutcome]:
         """Outcomes of the home that came too late, oldest first."""
@@ -383,7 +396,7 @@ class Ledger:
         An outcome of an attempt that is no longer running is kept aside: ``repeated`` when it
         equals the accepted one, ``conflict`` when it contradicts it, ``stale`` otherwise.
         """
-        text = canonical_json(outcome)
+        text = canonical_json(stored_in(self.home, outcome))
         with self._writing("outcome") as connection:
             row = (
                 connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt_id))
