@@ -33,8 +33,9 @@ def require_writable(path: Path) -> None:
     else:
         return
     raise RequestError(
-        f"who runs or rebuilds a sweep writes to its home, but {wrong} cannot be written by you; make it writable, or "
-        f"use another --home (`isoflop status`, best, fit and doctor only read)"
+        f"who runs or rebuilds a sweep writes to its home, but {wrong} cannot be written by you; "
+        f"make it writable, or use another --home (`isoflop status`, best, fit and doctor only "
+        f"read)"
     )
 
 
