@@ -87,6 +87,8 @@ Multiplier = Annotated[_Number, Field(ge=1e-6, le=1e6)]
 """Of a width or of a rate."""
 Rate = Annotated[_Number, Field(ge=1e-12, lt=1)]
 """Peak learning rate."""
+RateLimit = Annotated[_Number, Field(gt=0, le=1e6)]
+"""Between what rates may lie."""
 Exponent = Annotated[_Number, Field(ge=-4, le=4)]
 """Of a rule that scales with size; measured ones lie between -1 and 1."""
 Share = Annotated[_Number, Field(gt=0, lt=1)]

@@ -31,6 +31,7 @@ from search.asked.bounds import (
     Penalty,
     PerItem,
     Rate,
+    RateLimit,
     Ratio,
     RotaryBase,
     Seconds,
@@ -409,7 +410,7 @@ class LimitSettings(Settings):
     left out: 40, or the GPU engine's own count in bfloat16."""
     tokens_per_parameter: tuple[Ratio, Ratio] | None = None
     """Least and most training tokens per parameter; left out: not limited."""
-    learning_rate: tuple[Multiplier, Multiplier] | None = None
+    learning_rate: tuple[RateLimit, RateLimit] | None = None
     """Lowest and highest peak learning rate; left out: not limited."""
     max_flops: Flops | None = None
     """Training FLOPs, in the budget's convention, that the sweep may spend in all; it stops before

@@ -19,7 +19,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
 
 from search.record.crash_points import reach
 from search.record.homes import make_home, read_from, require_plain, stored_in
@@ -38,12 +38,14 @@ from search.record.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, Ro
 from search.record.ledger_rows import (
     INTERRUPTIONS,
     Acceptance,
+    Face,
     Fenced,
     accepted_outcome,
     fence_attempts,
     keep_stale,
     queue_trial,
     read_attempt,
+    read_faces,
     read_stale_outcomes,
     read_trials,
     reopen_trials,
@@ -73,6 +75,19 @@ __all__ = ["Attempt", "Ledger", "StaleOutcome", "SweepRecord", "Throughput", "Tr
 
 FILE_NAME = "ledger.sqlite"
 
+CHANGING = ("trial", "attempt", "progress", "outcome")
+"""What a transaction writes that changes a trial."""
+
+
+MOST_NAMED = 500
+"""Configurations that one statement names; SQLite takes some more."""
+
+
+def _among(config_hashes: Sequence[str]) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together hold for the trials of these configurations."""
+    for start in range(0, len(config_hashes), MOST_NAMED):
+        yield TRIALS.c.config_hash.in_(config_hashes[start : start + MOST_NAMED])
+
 
 class Ledger:
     """The database of one home. Every method is one transaction."""
@@ -92,6 +107,8 @@ class Ledger:
         self._token: str | None = None
         self._earlier_life: float | None = None
         self._is_copy = False
+        self.num_changes = 0
+        """Transactions of this object that may have changed a trial."""
         self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
         with explaining(self.path):
             if create:
@@ -141,6 +158,7 @@ class Ledger:
             yield connection
             if what is not None:
                 reach(f"before ledger {what}")
+        self.num_changes += what in CHANGING
         if what is not None:
             reach(f"after ledger {what}")
 
@@ -311,11 +329,20 @@ class Ledger:
         with self._writing() as connection:
             for config_hash, reason in reasons.items():
                 update_trial(connection, sweep, config_hash, set_aside=reason)
+        self.num_changes += 1
 
-    def trials(self, sweep: str) -> list[TrialRecord]:
-        """Every trial of a sweep in order of proposal."""
+    def trials(self, sweep: str, only: Sequence[str] | None = None) -> list[TrialRecord]:
+        """Every trial of a sweep in order of proposal, or ``only`` those of some configurations."""
+        mine = TRIALS.c.sweep == sweep
+        parts = [mine] if only is None else [mine & part for part in _among(only)]
         with self._reading() as connection:
-            return [self._here(each) for each in read_trials(connection, TRIALS.c.sweep == sweep)]
+            found = [self._here(each) for part in parts for each in read_trials(connection, part)]
+        return found if only is None else sorted(found, key=lambda record: record.number)
+
+    def faces(self, sweep: str) -> dict[str, Face]:
+        """How each trial of a sweep stands, for who wants to know which have changed."""
+        with self._reading() as connection:
+            return read_faces(connection, sweep)
 
     def trial(self, sweep: str, config_hash: str) -> TrialRecord:
         """One trial of a sweep. Raises `RowMissing`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from analysis.sweep.leaderboard import best
 from analysis.sweep.sweep_status import status
+from search.record.ledger import Ledger
 from tests.many_trials import many_trials
 
 
@@ -26,3 +28,15 @@ def test_the_leaderboard_takes_seconds(count: int, seconds: float, tmp_path: Pat
     before = time.process_time()
     assert len(status(experiment.name, tmp_path).trials) == count
     assert time.process_time() - before < seconds
+
+
+def test_what_changed_is_asked_in_milliseconds(tmp_path: Path) -> None:
+    experiment = many_trials(tmp_path, 2_000)
+    with contextlib.closing(Ledger(tmp_path)) as ledger:
+        ledger.faces(experiment.name)
+        before = time.process_time()
+        faces = ledger.faces(experiment.name)
+        assert time.process_time() - before < 0.2
+        some = sorted(faces)[::3]
+        found = {record.config_hash for record in ledger.trials(experiment.name, only=some)}
+        assert found == set(some)
