@@ -69,16 +69,24 @@ def _require_listening(address: str, host: str, port: int) -> None:
         raise _nothing_there(address, error.strerror or str(error)) from None
 
 
+JOINING = """
+import logging, sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+"""
+
+
 def _require_answer(address: str) -> None:
-    """Let another process ask, since Ray's own wait cannot be cut short."""
-    words = [] if address == "auto" else ["--address", address]
-    command = [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--skip-version-check"]
+    """Let another process join and leave again, since Ray's own wait cannot be cut short."""
     try:
         done = subprocess.run(
-            [*command, *words], capture_output=True, text=True, timeout=ANSWER_SECONDS
+            [sys.executable, "-c", JOINING, address],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_SECONDS,
         )
     except subprocess.TimeoutExpired:
-        raise _nothing_there(address, f"no answer within {ANSWER_SECONDS:g} s") from None
+        why = f"no answer within {ANSWER_SECONDS:g} s (one that wants a token: RAY_AUTH_MODE=token)"
+        raise _nothing_there(address, why) from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise _nothing_there(address, lines[-1])

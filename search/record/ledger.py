@@ -110,11 +110,12 @@ class Ledger:
         self.num_changes = 0
         """Transactions of this object that may have changed a trial."""
         self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
-        with explaining(self.path):
-            if create:
-                self._bring_up_to_date()
-            else:
-                self._read_as_today()
+        try:
+            with explaining(self.path):
+                self._bring_up_to_date() if create else self._read_as_today()
+        except BaseException:
+            self.close()
+            raise
 
     def _bring_up_to_date(self) -> None:
         """Make the file's tables today's, before it is written to."""
