@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import tyro
+from pydantic import ConfigDict, Field, ValidationError
 
 from experiments.arm_options import architecture_options, own_field_names, taken_options
 from experiments.command import default_home, parse_options, print_json, talk
+from search.asked.bounds import Depth, Epsilon, RotaryBase, Start, Width
+from search.asked.experiment import describe_errors
+from search.asked.settings import Settings
 from spaces.architecture import Architecture
 from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
@@ -36,11 +40,34 @@ class FlopsOptions:
     """Folder of records; a certificate reads and writes none."""
 
 
+class _Bounds(Settings):
+    """What the numbers of an architecture can be: within it, a certificate takes minutes at most.
+
+    What else an architecture must be it says itself.
+    """
+
+    model_config = ConfigDict(extra="ignore")
+
+    num_layers: Annotated[Depth, Field(le=1_000)] = 1
+    num_loops: Annotated[Depth, Field(le=1_000)] = 1
+    d_model: Width = 1
+    deep_ffn: Width | None = None
+    wide_ffn: Width | None = None
+    head_dim: Width = 1
+    context_length: Width = 1
+    vocab_size: Width = 1
+    rope_base: RotaryBase = 1
+    norm_epsilon: Epsilon = 1
+    step_scale_init: Start = 0
+    gate_bias_init: Start = 0
+
+
 def run(argv: list[str]) -> int:
     """Print the certificate. Raises where counters disagree or meet an unknown operator."""
     argv, own = taken_options(argv, own_field_names())
     options = parse_options(FlopsOptions, argv, verb="flops")
     architecture = architecture_of(vars(options.architecture), own)
+    require_within_bounds(vars(options.architecture))
     from spaces.certificate import certify
 
     certificate = certify(architecture)
@@ -50,6 +77,14 @@ def run(argv: list[str]) -> int:
     else:
         print(certificate_text(certificate))
     return 0
+
+
+def require_within_bounds(flat: dict[str, Any]) -> None:
+    """Raise `RequestError` where an architecture is larger than any, or holds what is no number."""
+    try:
+        _Bounds.model_validate(flat)
+    except ValidationError as error:
+        raise RequestError(describe_errors(error, where="the command line")) from None
 
 
 def architecture_of(flat: dict[str, Any], own: dict[str, list[str]]) -> Architecture:

@@ -130,6 +130,18 @@ class StopFlags:
         return lambda: self._reasons.get(attempt_id)
 
 
+def require_cores(num_workers: int | None, cpus_each: int) -> None:
+    """Refuse more workers than this machine has cores for: a Ray that is started here takes any
+    number for granted, and so does torch. Raises `RequestError`."""
+    asked, cores = (num_workers or 1) * cpus_each, os.cpu_count() or 1
+    if asked > cores:
+        raise RequestError(
+            f"each of {num_workers or 1} workers needs {cpus_each} of this machine's CPU cores, "
+            f"{asked} in all, but it has {cores}; lower --workers.count or --workers.cpus-each, or "
+            f"leave them out"
+        )
+
+
 def require_one_device(assignment: Assignment) -> None:
     """Raise `RequestError` where an assignment needs more devices than a worker has."""
     if assignment.num_devices != 1:

@@ -11,6 +11,7 @@ from runners.pools.contract import (
     StopReason,
     WorkerLost,
     WorkerOptions,
+    require_cores,
     require_one_device,
     train_assignment,
 )
@@ -21,6 +22,8 @@ class InlinePool:
     """One worker: this process."""
 
     def __init__(self, options: WorkerOptions) -> None:
+        """Raises `RequestError` where this machine lacks the cores."""
+        require_cores(1, options.num_threads)
         self._options = options
         self._stop = StopFlags()
         self._running: Generator[Report] | None = None

@@ -29,6 +29,7 @@ from runners.pools.contract import (
     StopReason,
     WorkerLost,
     WorkerOptions,
+    require_cores,
     require_one_device,
     train_assignment,
 )
@@ -92,7 +93,7 @@ class RayPool:
         self._scratch = scratch
         on_gpu = options.device == "cuda"
         if address is None:
-            _require_cores(num_workers, cpus_each)
+            require_cores(num_workers, cpus_each)
         else:
             if not insecure:
                 require_authentication(address)
@@ -247,18 +248,6 @@ def _signal_handlers_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _require_cores(num_workers: int | None, cpus_each: int) -> None:
-    """Refuse more workers than this machine has cores for: a Ray that is started here would take
-    any number for granted."""
-    asked, cores = (num_workers or 1) * cpus_each, os.cpu_count() or 1
-    if asked > cores:
-        raise RequestError(
-            f"each of {num_workers or 1} workers needs {cpus_each} of this machine's CPU cores, "
-            f"{asked} in all, but it has {cores}; lower --workers.count or --workers.cpus-each, or "
-            f"leave them out"
-        )
 
 
 def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> None:

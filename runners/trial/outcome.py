@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,9 +73,10 @@ def with_result(
         bits_per_byte=measurement.bits_per_byte,
         train_loss_nats=train_loss,
         generalization_gap_nats=gap,
-        readouts=measurement.readouts,
+        readouts={name: each for name, each in measurement.readouts.items() if is_finite(each)},
         warnings=(
             *outcome.warnings,
+            *_warnings_of_readouts(measurement.readouts),
             *_warnings(outcome.epochs, gap, measurement.loss_nats),
             *_warnings_of_arm(log.config),
         ),
@@ -93,6 +96,16 @@ def _warnings(epochs: float | None, gap: float | None, loss_nats: float) -> list
             f"validation loss is {gap:.3f} nats above training loss, more than {WIDE_GAP:.0%} of it"
         )
     return warnings
+
+
+def is_finite(layers: Sequence[float]) -> bool:
+    """Whether a readout is a number in every layer; where it divides 0 by 0 it is none."""
+    return all(map(math.isfinite, layers))
+
+
+def _warnings_of_readouts(readouts: Mapping[str, Sequence[float]]) -> list[str]:
+    lost = [name for name, layers in readouts.items() if not is_finite(layers)]
+    return [f"{name} is no number in some layer, and is left out" for name in lost]
 
 
 def _warnings_of_arm(config: TrialConfig) -> list[str]:

@@ -69,11 +69,15 @@ def configuration_numbers(proposal: Proposal) -> dict[str, int | float]:
 
 
 def outcome_numbers(outcome: Outcome | None) -> dict[str, float]:
-    """Numbers that a trial measured; what was not measured is absent."""
+    """Numbers that a trial measured; what was not measured, or is no number, is absent."""
     if outcome is None:
         return {}
     numbers = {name: getattr(outcome, name) for name in MEASURED}
     numbers["final_train_loss_nats"] = outcome.train_loss_nats
     for name, layers in outcome.readouts.items():
         numbers[f"mean_{name}"] = sum(layers) / len(layers)
-    return {name: float(value) for name, value in numbers.items() if value is not None}
+    return {
+        name: float(value)
+        for name, value in numbers.items()
+        if value is not None and math.isfinite(value)
+    }

@@ -263,3 +263,30 @@ def test_a_wrong_word_of_the_command_line_is_refused(
     assert code == 2, said.err
     name = words[0].rpartition(".")[2].removeprefix("--")
     assert name in said.err or name.replace("-", "_") in said.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--norm-epsilon", "inf"),
+        ("--norm-epsilon", "nan"),
+        ("--rope-base", "1e308"),
+        ("--num-layers", "9" * 30),
+        ("--num-layers", "9" * 5000),
+        ("--d-model", str(10**12)),
+        ("--context-length", "0"),
+        ("--gate-bias-init", "nan"),
+    ],
+)
+def test_an_architecture_that_is_none_is_not_counted(
+    option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--arm", "standard", "--num-layers", "2", "--d-model", "64", "--deep-ffn", "128"]
+    words += ["--head-dim", "16", "--context-length", "32", "--vocab-size", "64", option, value]
+    try:
+        code = run(["flops", *words])
+    except SystemExit as stop:
+        code = int(stop.code or 0)
+    said = capsys.readouterr()
+    assert (code, said.out) == (2, "")
+    assert option.removeprefix("--") in said.err.replace("_", "-")

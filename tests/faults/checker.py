@@ -20,7 +20,7 @@ from runners.pools.ray_scratch import ray_scratch
 from search.record.ledger import Ledger
 from tests.faults.toolbox import Home, read_rows
 
-RESULT = ("status", "loss_nats", "bits_per_byte", "train_loss_nats", "steps", "tokens", "gates")
+RESULT = ("status", "loss_nats", "bits_per_byte", "train_loss_nats", "steps", "tokens", "readouts")
 """What two trainings of one identity must agree on, bit for bit."""
 DEATH_SECONDS = 20.0
 """Within which a killed worker is gone."""

@@ -98,9 +98,9 @@ def _short_patience(tenths: int) -> None:
 
 def _short_mlflow_patience(seconds: int) -> None:
     """The sweep's end waits for MLflow only so many seconds."""
-    import experiments.verbs.sweep
+    import runners.sweep
 
-    experiments.verbs.sweep.MLFLOW_PATIENCE_SECONDS = float(seconds)
+    runners.sweep.MLFLOW_PATIENCE_SECONDS = float(seconds)
 
 
 def _other_record_version(version: int) -> None:

@@ -6,12 +6,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runners.pools import ray_address
 from runners.pools.contract import WorkerOptions
+from runners.pools.inline_pool import InlinePool
 from runners.pools.ray_address import host_of, require_cluster
 from runners.pools.ray_scratch import LONGEST, clear_ray_scratch, ray_scratch
 from runners.text.corpus import Corpus
@@ -132,6 +134,8 @@ def test_more_workers_than_cores_are_refused_with_the_numbers(
     for num_workers, cpus_each, asked in ((50, 1, 50), (2, 3, 6), (None, 4, 4)):
         with pytest.raises(RequestError, match=f"{asked} in all, but it has 2"):
             RayPool(options, num_workers=num_workers, cpus_each=cpus_each)
+    with pytest.raises(RequestError, match="3 in all, but it has 2"):
+        InlinePool(replace(options, num_threads=3))
 
 
 def test_a_client_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

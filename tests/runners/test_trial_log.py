@@ -8,8 +8,10 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runners.trial.outcome import _warnings_of_readouts, is_finite
 from runners.trial.trial_log import RunningMean, TrialLog
-from search.record.trial import TrainingRecipe, TrialConfig
+from search.record.numbers import outcome_numbers
+from search.record.trial import Outcome, TrainingRecipe, TrialConfig
 from tests.runners.small import small_architecture
 
 LIMIT = math.log(256) + 0.5
@@ -99,3 +101,14 @@ def test_the_warmup_may_be_wild() -> None:
 def test_a_short_trial_is_judged_at_its_end() -> None:
     assert feed(log_of(5), [9.0] * 4).problem is None
     assert "mean training loss of 5 steps" in str(feed(log_of(5), [9.0] * 5).problem)
+
+
+def test_a_readout_that_is_no_number_is_left_out_with_a_warning() -> None:
+    finite, lost = (0.5, 0.25), (0.5, float("nan"))
+    assert is_finite(finite)
+    assert not is_finite(lost)
+    assert _warnings_of_readouts({"deep_share": lost, "gate_entropy_nats": finite}) == [
+        "deep_share is no number in some layer, and is left out"
+    ]
+    older = Outcome(status="complete", loss_nats=3.0, readouts={"deep_share": lost})
+    assert outcome_numbers(older) == {"loss_nats": 3.0}
