@@ -15,6 +15,7 @@ from search.limits.memory import fitting_micro_batch, training_memory_bytes
 from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import LanguageModel
+from spaces.parametrization import Parametrization
 
 DUAL = Architecture(
     arm="dual",
@@ -71,6 +72,13 @@ def test_rate_schedule_and_decay_are_not_captured() -> None:
     other = replace(recipe(), learning_rate=0.5, weight_decay=0.0, schedule="wsd")
     assert task(other).captured() == task(recipe()).captured()
     assert task(recipe(grad_clip=2.0)).captured() != task(recipe()).captured()
+
+
+def test_factors_of_groups_are_captured() -> None:
+    rule = Parametrization(name="mup", base_width=8)
+    scaled = replace(recipe(), parametrization=rule.at(task(recipe()).architecture))
+    assert task(scaled).captured() != task(recipe()).captured()
+    assert task(replace(scaled, weight_decay=0.5)).captured() == task(scaled).captured()
 
 
 @pytest.mark.parametrize(
