@@ -1,4 +1,4 @@
-"""Is a parametrisation its papers' table, nothing at its base shape, and exactly its multipliers?"""
+"""Is a parametrisation its papers' table, nothing at its base, and just its multipliers?"""
 
 from __future__ import annotations
 
