@@ -79,9 +79,14 @@ class Parametrization:
     loop_factor: LoopFactor = "none"
     """inverse: what ends a residual step of a looped block is divided by K / base_loops."""
 
+    @property
+    def follows_shape(self) -> bool:
+        """Whether it scales anything at all."""
+        return self.name in ("mup", "complete-p")
+
     def at(self, architecture: Architecture) -> ResolvedParametrization:
         """The factors at an architecture; `STANDARD` for ``standard``, whatever its base shape."""
-        if self.name == "standard":
+        if not self.follows_shape:
             return STANDARD
         width = architecture.d_model / self.base_width
         by_depth = self.name == "complete-p"

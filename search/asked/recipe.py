@@ -32,7 +32,7 @@ def learning_rate(
 
 def shaped(base: float, settings: TrainingSettings, architecture: Architecture) -> float:
     """A rate at the reference shape, at another; unchanged where a parametrisation sees to that."""
-    if settings.parametrization != "standard":
+    if settings.rule().follows_shape:
         return base
     width: float = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
     depth = architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH

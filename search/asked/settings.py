@@ -315,9 +315,9 @@ class TrainingSettings(Settings):
 
     @model_validator(mode="after")
     def _loops_are_scaled_by_a_rule(self) -> Self:
-        if self.parametrization == "standard" and self.loop_factor != "none":
+        if not self.rule().follows_shape and self.loop_factor != "none":
             raise ValueError(
-                f"parametrization = 'standard' scales nothing, but got loop_factor = "
+                f"parametrization = {self.parametrization!r} scales nothing, but got loop_factor = "
                 f"{self.loop_factor!r}; use parametrization = 'mup' or 'complete-p', or leave "
                 f"loop_factor out"
             )
