@@ -31,8 +31,8 @@ GROWN = 2.5
 
 
 def architecture(arm: str, *, d_model: int = 32, **sizes: Any) -> Architecture:
-    """Width 32, two layers, K = 1, whose loops all count in full."""
-    fields = {"num_layers": 2, "num_loops": 1} | sizes
+    """Width 32, two layers, K = 1; unless asked otherwise, the last loop's state leaves a layer."""
+    fields: dict[str, Any] = {"num_layers": 2, "num_loops": 1, "loop_output": "final"} | sizes
     if arm == "dual":
         fields["wide_ffn"] = 4 * d_model
     return Architecture(
@@ -42,7 +42,6 @@ def architecture(arm: str, *, d_model: int = 32, **sizes: Any) -> Architecture:
         head_dim=16,
         context_length=32,
         vocab_size=VOCABULARY,
-        loop_output="final",
         step_scale_init=UNIT_STEP_SCALE_INIT,
         **fields,
     )
@@ -73,7 +72,7 @@ def changes(a: Architecture, rule: Parametrization) -> tuple[float, ...]:
     return tuple((new - old).abs().mean().item() for old, new in zip(before, after, strict=True))
 
 
-def spreads(arm: str, sizes: list[dict[str, int]], **rule: Any) -> list[float]:
+def spreads(arm: str, sizes: list[dict[str, Any]], **rule: Any) -> list[float]:
     """Largest over smallest change of the state and of the logits."""
     base = Parametrization(base_width=32, base_layers=2, base_loops=1, **rule)
     found = [changes(architecture(arm, **size), base) for size in sizes]
@@ -93,7 +92,7 @@ def spreads(arm: str, sizes: list[dict[str, int]], **rule: Any) -> list[float]:
     ],
 )
 def test_changes_are_alike_in_every_size(
-    arm: str, sizes: list[dict[str, int]], rule: dict[str, Any]
+    arm: str, sizes: list[dict[str, Any]], rule: dict[str, Any]
 ) -> None:
     assert max(spreads(arm, sizes, **rule)) < HELD
 
@@ -108,7 +107,7 @@ def test_changes_are_alike_in_every_size(
     ],
 )
 def test_without_the_rule_the_state_moves_farther_in_larger_models(
-    arm: str, sizes: list[dict[str, int]], rule: dict[str, Any]
+    arm: str, sizes: list[dict[str, Any]], rule: dict[str, Any]
 ) -> None:
     smallest, largest = (
         changes(
@@ -118,3 +117,13 @@ def test_without_the_rule_the_state_moves_farther_in_larger_models(
         for size in (sizes[0], sizes[-1])
     )
     assert largest[0] > GROWN * smallest[0]
+
+
+@pytest.mark.parametrize("loop_factor", ["none", "inverse"])
+def test_fresh_routers_bound_what_loops_add_with_and_without_a_loop_factor(
+    loop_factor: str,
+) -> None:
+    """Half of what is left stops at each loop, so that two count, however many there are."""
+    mixed = [{"loop_output": "mixture", **size} for size in LOOPS]
+    rule = {"name": "complete-p", "loop_factor": loop_factor}
+    assert max(spreads("loop", mixed, **rule)) < HELD

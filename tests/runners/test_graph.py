@@ -138,6 +138,20 @@ def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
 
 
 @pytest.mark.gpu
+def test_a_parametrization_trains_in_the_graph_as_in_the_eager_loop_fresh_and_restarted() -> None:
+    rule = Parametrization(name="complete-p", base_width=32, base_layers=1, loop_factor="inverse")
+    scaled = recipe(parametrization=rule.at(DUAL))
+    model = LanguageModel(DUAL, seed=1, parametrization=scaled.parametrization).cuda()
+    expected = train(EagerEngine(model, scaled), 20)
+    assert expected != pytest.approx(train(eager_engine(recipe()), 20), rel=1e-3)
+    warm = WarmEngine()
+    assert train(warm.start(task(scaled), init_seed=1), 20) == pytest.approx(expected, rel=1e-4)
+    other = replace(scaled, weight_decay=0.3)
+    train(warm.start(task(other), init_seed=2), 5)
+    assert train(warm.start(task(scaled), init_seed=1), 20) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.gpu
 def test_lack_of_memory_halves_the_micro_batch_and_is_infeasible_at_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
