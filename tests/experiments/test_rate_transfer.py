@@ -43,6 +43,7 @@ def row(
         num_loops=2,
         tokens=1,
         text_fingerprint="0" * 64,
+        batch_sequences=8,
         learning_rate=rate,
         seed=seed,
         status="diverged" if loss is None else "complete",

@@ -37,6 +37,7 @@ class RateRow:
     num_loops: int
     tokens: int
     text_fingerprint: str
+    batch_sequences: int
     learning_rate: float
     seed: int
     """Of weights and of the data's order."""
@@ -159,6 +160,7 @@ def run_row(cell: RateCell, config: TrialConfig, corpus: Corpus, device: str) ->
         num_loops=a.num_loops,
         tokens=config.tokens,
         text_fingerprint=config.text_fingerprint,
+        batch_sequences=config.training.batch_sequences,
         learning_rate=config.training.learning_rate,
         seed=config.init_seed,
         status=outcome.status,

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -55,6 +55,8 @@ class Options:
     """Seeds of weights and order, the same at every rate."""
     tokens: int | None = None
     """Training tokens of the reference; left out: 10 M on a GPU, 20 thousand on a CPU."""
+    batch_sequences: int | None = None
+    """Sequences a step, at every target; left out: 32 of 512 tokens on a GPU, 8 of 64 on a CPU."""
     seconds: float = 3600.0
     """No run starts later than this."""
     text: Path | None = None
@@ -95,6 +97,8 @@ def measure(options: Options, rows: dict[str, RateRow]) -> None:
 def cells_of(options: Options, corpus: Corpus, *, on_gpu: bool) -> list[RateCell]:
     """The cells that the options name. Raises `RequestError` for a name that is none."""
     scale = ON_GPU if on_gpu else ON_CPU
+    if options.batch_sequences is not None:
+        scale = replace(scale, batch_sequences=options.batch_sequences)
     for asked, known in (
         (options.targets, [*TARGETS]),
         (options.parametrizations, [*scale.rules()]),
@@ -112,14 +116,22 @@ def cells_of(options: Options, corpus: Corpus, *, on_gpu: bool) -> list[RateCell
 
 
 def require_one_study(cells: Sequence[RateCell], rows: Mapping[str, RateRow]) -> None:
-    """Raise `RequestError` where a file has runs of a target on other text or tokens."""
-    asked = {cell.target.name: (cell.config.text_fingerprint, cell.config.tokens) for cell in cells}
+    """Raise `RequestError` where a file has runs of a target with other text, tokens or batch."""
+    asked = {
+        cell.target.name: (
+            cell.config.text_fingerprint,
+            cell.config.tokens,
+            cell.config.training.batch_sequences,
+        )
+        for cell in cells
+    }
     for row in rows.values():
-        if asked.get(row.target, found := (row.text_fingerprint, row.tokens)) != found:
+        found = (row.text_fingerprint, row.tokens, row.batch_sequences)
+        if asked.get(row.target, found) != found:
             raise RequestError(
-                f"runs of one target in a file need one text and number of tokens, but it has "
-                f"{row.target} with {row.tokens} tokens of {row.text_fingerprint[:16]}; use "
-                f"another --out"
+                f"runs of one target in a file need one text, number of tokens and batch, but it "
+                f"has {row.target} with {row.tokens} tokens of {row.text_fingerprint[:16]}, "
+                f"{row.batch_sequences} sequences a step; use another --out"
             )
 
 
