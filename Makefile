@@ -1,6 +1,7 @@
 # Two commands that need nothing before them: `make quickstart` and `make test`.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 # Tests that kill processes leave pipes to the dead; those warnings are shown, not raised.
 KILLED := -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
@@ -9,10 +10,10 @@ TRITON := triton==3.9.0
 
 .PHONY: install quickstart test test-short-faults test-kernels test-full lint clean
 
-install: .venv/installed
+install: $(VENV)/installed
 
-.venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
@@ -26,11 +27,11 @@ test-short-faults: install
 	$(BIN)/python -m pytest -n 2 $(KILLED) -m "(browser or faults) and not slow and not gpu"
 
 # The GPU's kernels, without one: interpreted against the plain forms, then compiled for an H100.
-test-kernels: install .venv/triton
-	TRITON_INTERPRET=1 TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -n 2 -W default tests/runners/test_kernels.py
-	TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=.venv/triton $(BIN)/python -m pytest -W default tests/runners/test_kernel_forms.py tests/runners/test_fused.py
+test-kernels: install $(VENV)/triton
+	TRITON_INTERPRET=1 TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -n 2 -W default tests/runners/test_kernels.py
+	TRITON_DEFAULT_FP_FUSION=1 PYTHONPATH=$(VENV)/triton $(BIN)/python -m pytest -W default tests/runners/test_kernel_forms.py tests/runners/test_fused.py
 
-.venv/triton: .venv/installed
+$(VENV)/triton: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $@ $(TRITON)
 
 test-full: install lint test-kernels
@@ -43,4 +44,4 @@ lint: install
 	$(BIN)/lint-imports
 
 clean:
-	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache *.egg-info build dist
+	rm -rf .venv .venv-* .mypy_cache .ruff_cache .import_linter_cache *.egg-info build dist

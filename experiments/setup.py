@@ -27,6 +27,7 @@ from search.asked.experiment import (
     load_experiment,
     name_in,
 )
+from search.asked.settings import LimitSettings
 from spaces.errors import RequestError
 
 
@@ -83,9 +84,13 @@ def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:
     """The experiment with the caps of the verb's own options."""
     caps = {"max_flops": options.max_flops, "max_hours": options.max_hours}
     given = {name: value for name, value in caps.items() if value is not None}
-    for name, value in given.items():
-        if not value > 0:
-            raise RequestError(f"--{name.replace('_', '-')} must be positive, got {value:g}")
+    try:
+        LimitSettings.model_validate(given)
+    except ValidationError as error:
+        said = describe_errors(error, where="the command line")
+        for name in given:
+            said = said.replace(f"  {name}:", f"  --{name.replace('_', '-')}:")
+        raise RequestError(said) from None
     limits = experiment.limits.model_copy(update=given)
     return experiment.model_copy(update={"limits": limits})
 

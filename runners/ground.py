@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from search.asked.experiment import Experiment
 from search.propose.cells import Ground
+from search.record.homes import explaining_home
 from search.record.trial import Precision
 
 if TYPE_CHECKING:
@@ -29,14 +30,15 @@ def prepare_ground(
     from runners.text.corpus import prepare_corpus
 
     text = experiment.text
-    corpus = prepare_corpus(
-        text.source,
-        tokenizer=text.tokenizer,
-        validation_fraction=text.validation_fraction,
-        key=text.key,
-        cache_dir=home / "cache",
-        say=say,
-    )
+    with explaining_home(home):
+        corpus = prepare_corpus(
+            text.source,
+            tokenizer=text.tokenizer,
+            validation_fraction=text.validation_fraction,
+            key=text.key,
+            cache_dir=home / "cache",
+            say=say,
+        )
     windows = (corpus.num_val_tokens - 1) // experiment.architecture.context_length
     ground = Ground(
         text_fingerprint=corpus.fingerprint,

@@ -24,8 +24,8 @@ from search.propose.contract import Capped, Done, Proposed
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
 from search.propose.tuning import RATE, STEP_SCALE
+from search.record.homes import require_plain
 from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
-from search.record.ledger_schema import require_plain
 from search.record.trial import Outcome, Proposal, TrialState
 from search.record.trial_records import is_pending
 from spaces.errors import RequestError
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from runners.text.corpus import Corpus
 
 Fate = Literal["done", "reused", "waiting", "new", "open"]
+
+LARGEST_PRICE = 1e12
+"""Of an hour, in any currency."""
 
 TO_RUN: tuple[Fate, ...] = ("waiting", "new", "open")
 
@@ -120,8 +123,11 @@ def plan(experiment: Experiment, home: Path | str = "runs", *, price: float | No
     ``price`` is that of one worker-hour. Raises `RequestError` as `run_sweep` would.
     """
     home = Path(home)
-    if price is not None and price < 0:
-        raise RequestError(f"the price of an hour (--price) must not be negative, got {price:g}")
+    if price is not None and not 0 <= price <= LARGEST_PRICE:
+        raise RequestError(
+            f"the price of an hour (--price) must lie between 0 and {LARGEST_PRICE:g}, got "
+            f"{price:g}"
+        )
     require_plain(home)
     notes: list[str] = []
     corpus, ground = prepare_ground(experiment, home, say=notes.append)

@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +16,7 @@ from runners.mlflow.saved_view import local_tracking_uri
 from runners.own_arms import require_certified
 from runners.pools.contract import Pool, WorkerOptions
 from runners.pools.inline_pool import InlinePool
+from runners.pools.ray_scratch import clear_ray_scratch, ray_scratch
 from runners.text.corpus import Corpus
 from search.asked.experiment import Experiment
 from search.propose.cells import Ground
@@ -72,7 +70,7 @@ def run_sweep(
     home, say = Path(home), say or _nothing
     ledger = Ledger(home, create=True)
     with contextlib.closing(ledger), ledger.held(take_over=take_over):
-        shutil.rmtree(ray_scratch(home), ignore_errors=True)  # of a driver that was killed
+        clear_ray_scratch(home)  # of a driver that was killed
         corpus, ground = prepare_ground(experiment, home, say=say)
         say(corpus.describe_sizes())
         require_certified(SweepProposer(experiment, ground))
@@ -208,13 +206,6 @@ def open_pool(
         insecure=insecure,
         scratch=ray_scratch(home) if workers.address is None else None,
     )
-
-
-def ray_scratch(home: Path) -> Path:
-    """Where the home's Ray keeps sockets and logs: one short path, so that a killed driver's
-    leftovers are found by the next."""
-    digest = hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:8]
-    return Path(tempfile.gettempdir()) / f"isoflop-{digest}"
 
 
 def _project(ledger: Ledger, sweep: str, uri: str) -> ProjectionThread:

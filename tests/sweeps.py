@@ -49,9 +49,20 @@ def toy_proposals(home: Path, count: int) -> list[Proposal]:
     return proposals
 
 
+OPENED: list[Ledger] = []
+"""Ledgers that a test was given here; they are closed once it is over (`tests.conftest`)."""
+
+
+def reopened(home: Path, *, create: bool = False) -> Ledger:
+    """The ledger of a home, closed with the test."""
+    ledger = Ledger(home, create=create)
+    OPENED.append(ledger)
+    return ledger
+
+
 def open_ledger(home: Path, experiment: Experiment) -> Ledger:
     """A ledger that knows the experiment's sweep."""
-    ledger = Ledger(home, create=True)
+    ledger = reopened(home, create=True)
     ledger.record_sweep(
         experiment.name,
         experiment_json=experiment.model_dump_json(),

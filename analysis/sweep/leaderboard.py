@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
 from search.belief.arm_models import recommend
-from search.belief.seed_noise import budget_noise, by_configuration
+from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
 from search.propose.tuned_arms import ArmTuning, Tuning, arm_tunings, tuning_of
 from search.record.ledger import Ledger
 from search.record.numbers import configuration_numbers, outcome_numbers
@@ -83,14 +83,16 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
     """The leaderboard of records."""
     tunings = arm_tunings(records)
     recommended = recommend(records)
+    groups = by_budget(records)
+    noises = {target: budget_noise(group) for target, group in groups.items()}
     return Leaderboard(
         sweep=sweep,
         budgets=tuple(
-            _board(target, group, recommended[target], tunings)
-            for target, group in by_budget(records).items()
+            _board(target, group, recommended[target], tunings, noise=noises[target])
+            for target, group in groups.items()
         ),
         tunings=tuple(tunings.values()),
-        gains=tuple(gains_of(records)),
+        gains=tuple(gains_of(groups, noises)),
     )
 
 
@@ -99,8 +101,9 @@ def _board(
     group: list[TrialRecord],
     recommended: TrialRecord,
     tunings: dict[str, ArmTuning],
+    *,
+    noise: BudgetNoise,
 ) -> BudgetBoard:
-    noise = budget_noise(group)
     known = noise.seed_noise_nats is not None
     return BudgetBoard(
         target_train_flops=target,
@@ -119,14 +122,17 @@ def _board(
     )
 
 
-def gains_of(records: Sequence[TrialRecord]) -> list[Gain]:
-    """The compute-equivalent gain of every family of arms over the standard one, by budget.
+def gains_of(
+    groups: Mapping[float, list[TrialRecord]], noises: Mapping[float, BudgetNoise]
+) -> list[Gain]:
+    """The compute-equivalent gain of every family of arms over the standard one, by budget, from
+    the results and the noise of each budget.
 
     A family stands at a budget by its configuration of the lowest mean loss over seeds.
     """
     frontiers: dict[str, list[FrontierPoint]] = {}
-    for target, group in by_budget(records).items():
-        noise = budget_noise(group).seed_noise_nats
+    for target, group in groups.items():
+        noise = noises[target].seed_noise_nats
         for family in sorted({record.proposal.family for record in group}):
             lowest = _best_losses([record for record in group if record.proposal.family == family])
             point = FrontierPoint(

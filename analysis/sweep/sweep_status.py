@@ -65,5 +65,7 @@ def status_of(sweep: SweepRecord, records: Sequence[TrialRecord]) -> SweepStatus
         train_flops_behind_results=sum(r.proposal.train_flops for r in records if r.is_result),
         worker_seconds=worker_seconds(records),
         speed=speed(records),
-        caps=tuple(caps_in_words(LimitSettings(**caps), records, to_come, now=time.time())),
+        caps=tuple(
+            caps_in_words(LimitSettings.model_construct(**caps), records, to_come, now=time.time())
+        ),
     )

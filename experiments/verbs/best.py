@@ -17,6 +17,7 @@ from search.belief.seed_noise import by_configuration
 from search.record.numbers import configuration_numbers
 from search.record.trial_records import SweepRecord, TrialRecord, loss_of
 from spaces.arms.contract import shape_in_words
+from spaces.errors import RequestError
 from spaces.identity import canonical_form
 
 
@@ -33,10 +34,12 @@ class BestOptions(SweepOptions):
 def run(argv: list[str]) -> int:
     """Print the leaderboard."""
     options = parse_options(BestOptions, argv, verb="best")
+    if options.top < 0:
+        raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
     found = best(sweep_name(options.experiment), options.home)
     server = server_of(found.sweep, options.server)
     if options.json:
-        print_json(best_document(found, top=max(0, options.top), server=server))
+        print_json(best_document(found, top=options.top, server=server))
     else:
         print_best(found, top=options.top, server=server)
     return 0

@@ -51,8 +51,8 @@ class Finding:
 def run(argv: list[str]) -> int:
     """Examine, rebuild if asked, and report."""
     options = parse_options(DoctorOptions, argv, verb="doctor")
-    uri = options.tracking_uri or local_tracking_uri(options.home)
     ledger = Ledger(options.home)
+    uri = options.tracking_uri or local_tracking_uri(options.home)
     with contextlib.closing(ledger), standard_output_kept_clean():
         if options.rebuild_mlflow:
             with ledger.held(take_over=options.take_over):

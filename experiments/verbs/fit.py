@@ -185,8 +185,8 @@ def run_sweep(options: FitOptions) -> int:
     from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
-    from analysis.sweep.sweep_fit import draw_sweep, fit_sweep
-    from experiments.fit_logging import log_sweep_fit
+    from analysis.sweep.sweep_fit import fit_sweep
+    from experiments.fit_logging import draw_into, log_sweep_fit
     from experiments.setup import sweep_name
 
     assert options.experiment is not None
@@ -197,7 +197,7 @@ def run_sweep(options: FitOptions) -> int:
         seed=options.seed,
     )
     name = sweep_name(options.experiment)
-    figures = draw_sweep(fitted, options.figures or options.home / "sweeps" / name / "figures")
+    figures = draw_into(options.figures, fitted, options.home / "sweeps" / name / "figures")
     document = fitted.to_dict() | {"figures": [str(path) for path in figures]}
     problem = log_sweep_fit(name, options.home, document, figures)
     if problem is not None:

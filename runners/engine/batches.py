@@ -68,7 +68,8 @@ def epoch_order(num_windows: int, *, data_seed: int, epoch: int) -> WindowIndice
     The ranks of raw Philox numbers keyed by (data seed, epoch): numpy promises that stream for
     ever, unlike the shuffles built on it (numpy.org/neps/nep-0019-rng-policy.html).
     """
-    numbers = np.random.Philox(key=[data_seed, epoch]).random_raw(num_windows)
+    key = np.array([data_seed % 2**64, epoch], dtype=np.uint64)
+    numbers = np.random.Philox(key=key).random_raw(num_windows)
     return np.argsort(numbers, kind="stable").astype(np.int64)
 
 

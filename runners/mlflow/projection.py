@@ -11,7 +11,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ from runners.mlflow.run_rows import (
 from runners.mlflow.saved_view import best_view, local_tracking_uri
 from search.record.crash_points import reach
 from search.record.ledger import Ledger, SweepRecord, TrialRecord
+from search.record.ledger_rows import Face
 from search.record.ranking import ranks
 from search.record.redaction import redact
 
@@ -85,21 +86,46 @@ class MlflowProjection:
         self._runs: dict[str, _Sent] = {}
         self._adopt_runs()
         self._parent_id = self._find_parent()
-        self._shown: dict[str, tuple[Any, ...]] = {}
+        self._records: dict[str, TrialRecord] = {}
+        self._faces: dict[str, Face] = {}
+        self._num_changes: int | None = None
         self._ranks: dict[str, int] = {}
         self._ranked_at = 0.0
+        self._has_new_ranks = False
         self._record_place()
 
     def sync(self, *, with_ranks: bool = False) -> None:
         """Send what MLflow does not have yet; the ranks only from time to time, or if asked."""
-        records = self._ledger.trials(self._sweep)
+        changed = self._read_changes()
         if with_ranks or time.monotonic() - self._ranked_at > RANK_SECONDS:
-            self._ranks, self._ranked_at = ranks(records), time.monotonic()
-        for record in records:
-            face = _face(record, self._ranks.get(record.config_hash))
-            if self._shown.get(record.config_hash) != face:
-                self._send(record, self._ranks.get(record.config_hash))
-                self._shown[record.config_hash] = face
+            changed |= self._rank_again()
+        for config_hash in sorted(changed, key=lambda each: self._records[each].number):
+            record = self._records[config_hash]
+            self._send(record, self._ranks.get(config_hash))
+            run_id = self._runs[config_hash].run_id
+            self._records[config_hash] = replace(record, mlflow_run_id=run_id)
+
+    def _read_changes(self) -> set[str]:
+        """Read the trials that changed since they were last read; which. Costs nothing where the
+        ledger, which nobody else writes to meanwhile, wrote nothing."""
+        count = self._ledger.num_changes
+        if count == self._num_changes:
+            return set()
+        faces = self._ledger.faces(self._sweep)
+        changed = [each for each, face in faces.items() if self._faces.get(each) != face]
+        for record in self._ledger.trials(self._sweep, only=changed):
+            self._records[record.config_hash] = record
+        self._faces, self._num_changes = faces, count
+        self._has_new_ranks = self._has_new_ranks or bool(changed)
+        return set(changed)
+
+    def _rank_again(self) -> set[str]:
+        """Rank the results anew if any trial changed; the trials whose rank did."""
+        if not self._has_new_ranks:
+            return set()
+        before, self._ranks = self._ranks, ranks(list(self._records.values()))
+        self._ranked_at, self._has_new_ranks = time.monotonic(), False
+        return {each for each, rank in self._ranks.items() if before.get(each) != rank}
 
     def finish(self, *, interrupted: bool) -> None:
         """Send everything, close the parent run, and leave a local database quick to read."""
@@ -359,9 +385,3 @@ def _adopt(run: Run) -> _Sent:
         is_configured=bool(run.data.params),
         rank=None if rank is None else int(rank),
     )
-
-
-def _face(record: TrialRecord, rank: int | None) -> tuple[Any, ...]:
-    """What MLflow shows of a record: when it changes there is something to send."""
-    attempts = [(each.state, each.step) for each in record.attempts]
-    return (record.state, record.set_aside, attempts, record.accepted_at, rank)

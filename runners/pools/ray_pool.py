@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -33,6 +32,7 @@ from runners.pools.contract import (
     require_one_device,
     train_assignment,
 )
+from runners.pools.ray_address import NAMED, host_of, require_cluster
 from search.record.redaction import redact
 from search.record.trial import Outcome
 from spaces.arms.registry import load_arm_file
@@ -91,8 +91,12 @@ class RayPool:
         self._options = options
         self._scratch = scratch
         on_gpu = options.device == "cuda"
-        if address is not None and not insecure:
-            require_authentication(address)
+        if address is None:
+            _require_cores(num_workers, cpus_each)
+        else:
+            if not insecure:
+                require_authentication(address)
+            require_cluster(address)
         with _signal_handlers_kept():
             _start_ray(address, num_cpus=(num_workers or 0) * cpus_each, scratch=scratch)
         if num_workers is None:
@@ -218,8 +222,7 @@ def require_authentication(address: str) -> None:
     Whoever reaches an open Ray cluster runs code on it, and on whoever joins it. Raises
     `RequestError`.
     """
-    host = (urlsplit(address if "://" in address else f"ray://{address}").hostname or "").lower()
-    if address in ("auto", "local") or host in ("localhost", "127.0.0.1", "::1"):
+    if address in NAMED or host_of(address).lower() in ("localhost", "127.0.0.1", "::1"):
         return
     places = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
     has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or any(
@@ -244,6 +247,18 @@ def _signal_handlers_kept() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _require_cores(num_workers: int | None, cpus_each: int) -> None:
+    """Refuse more workers than this machine has cores for: a Ray that is started here would take
+    any number for granted."""
+    asked, cores = (num_workers or 1) * cpus_each, os.cpu_count() or 1
+    if asked > cores:
+        raise RequestError(
+            f"each of {num_workers or 1} workers needs {cpus_each} of this machine's CPU cores, "
+            f"{asked} in all, but it has {cores}; lower --workers.count or --workers.cpus-each, or "
+            f"leave them out"
+        )
 
 
 def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> None:

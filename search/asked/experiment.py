@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import tomllib
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
+from search.asked.bounds import Count, OneOrMore, in_short
 from search.asked.settings import (
     ArchitectureSettings,
     AxisSettings,
@@ -34,10 +36,10 @@ class Experiment(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")
     """Identity of the sweep inside a home."""
-    trials: int = Field(ge=1)
+    trials: Count
     """Trials of the whole sweep, over all arms and budgets."""
     budget: BudgetSettings
-    arms: tuple[str, ...] = ("dual", "loop", "wide", "standard", "unrolled")
+    arms: OneOrMore[str] = ("dual", "loop", "wide", "standard", "unrolled")
     """Arms that compete, of those that ship (also moe) and your own; left as it is, every baseline
     of the dual-path claim is there."""
     axes: AxisSettings = AxisSettings()
@@ -81,6 +83,14 @@ class Experiment(Settings):
         return self
 
 
+WIDE_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""First bytes of a text file that is not UTF-8, longest first."""
+
 LARGEST_FILE_BYTES = 1_000_000
 """Of an experiment; parsing takes a hundred times its size in memory."""
 
@@ -111,12 +121,28 @@ def fields_in(path: Path) -> dict[str, Any]:
             f"an experiment is a short file of at most {LARGEST_FILE_BYTES:,} bytes, but {path} "
             f"has {size:,}; name the experiment's TOML file"
         )
-    try:
-        fields = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"{path} is not valid TOML: {error}") from None
+    fields = _read_toml(path)
     fields.setdefault("name", path.stem)
     return fields
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file, which is UTF-8, be it with a byte order mark."""
+    content = path.read_bytes()
+    wide = next((name for mark, name in WIDE_MARKS.items() if content.startswith(mark)), None)
+    if wide is not None:
+        raise RequestError(f"TOML is UTF-8, but {path} is {wide}; save it as UTF-8")
+    try:
+        return tomllib.loads(content.decode("utf-8-sig"))
+    except RecursionError:
+        raise RequestError(f"{path} is no experiment: its values lie too deep in lists") from None
+    except ValueError as error:  # of TOML, of UTF-8, or of a number with thousands of digits
+        raise RequestError(f"{path} is not valid TOML: {_without_advice(error)}") from None
+
+
+def _without_advice(error: ValueError) -> str:
+    """What an error says to a person, not to a programmer."""
+    return str(error).partition("; use sys.")[0]
 
 
 def find_experiment(reference: str) -> Path:
@@ -144,7 +170,7 @@ def describe_errors(error: ValidationError, *, where: str) -> str:
             lines.append(f"  {key}: is required")
         else:
             value = problem["input"]
-            got = "" if isinstance(value, (dict, BaseModel)) else f" (got {value!r})"
+            got = "" if isinstance(value, (dict, BaseModel)) else f" (got {in_short(value)})"
             lines.append(f"  {key}: {problem['msg'].removeprefix('Value error, ')}{got}")
     count = f"{len(lines)} error" + ("s" if len(lines) > 1 else "")
     return f"{where} has {count}:\n" + "\n".join(lines)

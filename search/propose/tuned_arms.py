@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search.belief.seed_noise import configuration_key, is_better
+from search.belief.seed_noise import Key, configuration_key, is_better
 from search.propose.tuning import RATE, STEP_SCALE, choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial_records import loss_of
@@ -94,8 +94,12 @@ def _check(arm: str, records: Sequence[TrialRecord], *, above: float) -> _Check:
     there = [record for record in results if _flops(record) == largest]
     searched = [r for r in there if r.proposal.purpose in ("baseline", "search")]
     mine = sorted((r for r in searched if r.proposal.arm == arm), key=loss_of)
+    alike: dict[Key, list[TrialRecord]] = {}
+    for record in there:
+        alike.setdefault(configuration_key(record.proposal, any_rate=True), []).append(record)
     for leader in mine if largest > above else ():
-        others = [r for r in _at_any_rate(leader, there) if _rate(r) != _rate(leader)]
+        same = alike[configuration_key(leader.proposal, any_rate=True)]
+        others = [r for r in same if _rate(r) != _rate(leader)]
         if not others:
             continue
         lower = any(_rate(other) < _rate(leader) for other in others)

@@ -15,13 +15,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal
 
-from sqlalchemy import Connection, func, insert, select, true, update
+from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
 
 from search.record.crash_points import reach
+from search.record.homes import make_home, read_from, require_plain, stored_in
 from search.record.lease import (
     RENEWAL_SECONDS,
     Holder,
@@ -32,16 +33,19 @@ from search.record.lease import (
     renew_lease,
     take_lease,
 )
+from search.record.ledger_copy import is_read_only, require_writable
 from search.record.ledger_errors import LOCK_WAIT_SECONDS, LedgerUnavailable, RowMissing, explaining
 from search.record.ledger_rows import (
     INTERRUPTIONS,
     Acceptance,
+    Face,
     Fenced,
     accepted_outcome,
     fence_attempts,
     keep_stale,
     queue_trial,
     read_attempt,
+    read_faces,
     read_stale_outcomes,
     read_trials,
     reopen_trials,
@@ -56,10 +60,9 @@ from search.record.ledger_schema import (
     SWEEPS,
     TRIALS,
     create_tables,
+    open_copy,
     open_engine,
-    open_older,
     require_known,
-    require_plain,
     schema_version,
 )
 from search.record.redaction import redact
@@ -71,6 +74,19 @@ from spaces.identity import canonical_json
 __all__ = ["Attempt", "Ledger", "StaleOutcome", "SweepRecord", "Throughput", "TrialRecord"]
 
 FILE_NAME = "ledger.sqlite"
+
+CHANGING = ("trial", "attempt", "progress", "outcome")
+"""What a transaction writes that changes a trial."""
+
+
+MOST_NAMED = 500
+"""Configurations that one statement names; SQLite takes some more."""
+
+
+def _among(config_hashes: Sequence[str]) -> Iterator[ColumnElement[bool]]:
+    """Conditions that together hold for the trials of these configurations."""
+    for start in range(0, len(config_hashes), MOST_NAMED):
+        yield TRIALS.c.config_hash.in_(config_hashes[start : start + MOST_NAMED])
 
 
 class Ledger:
@@ -85,34 +101,42 @@ class Ledger:
                 f"{home} holds no ledger; run `isoflop sweep` with this --home first"
             )
         if create:
-            home.mkdir(parents=True, exist_ok=True)
+            make_home(home)
+            require_writable(self.path)
         self.home = home
         self._token: str | None = None
         self._earlier_life: float | None = None
         self._is_copy = False
+        self.num_changes = 0
+        """Transactions of this object that may have changed a trial."""
         self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
-        with explaining(self.path):
-            if create:
-                self._bring_up_to_date()
-            else:
-                self._read_as_today()
+        try:
+            with explaining(self.path):
+                self._bring_up_to_date() if create else self._read_as_today()
+        except BaseException:
+            self.close()
+            raise
 
     def _bring_up_to_date(self) -> None:
         """Make the file's tables today's, before it is written to."""
         create_tables(self._engine, path=self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
 
     def _read_as_today(self) -> None:
-        """Read a file of an older release through a copy in memory, until a driver holds it."""
-        version = schema_version(self._engine)
-        require_known(version, self.path)
-        if version < SCHEMA_VERSION:
-            self._engine.dispose()
-            self._engine = open_older(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
-            self._is_copy = True
+        """Read a file of an older release, until a driver holds it, or one that cannot be written
+        through a copy in memory."""
+        if not is_read_only(self.path):
+            version = schema_version(self._engine)
+            require_known(version, self.path)
+            if version == SCHEMA_VERSION:
+                return
+        self._engine.dispose()
+        self._engine = open_copy(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
+        self._is_copy = True
 
     def _require_file(self) -> None:
         """Leave the copy in memory for the file itself, brought up to date."""
         if self._is_copy:
+            require_writable(self.path)
             self._engine.dispose()
             self._engine = open_engine(self.path, lock_wait_seconds=LOCK_WAIT_SECONDS)
             self._bring_up_to_date()
@@ -135,6 +159,7 @@ class Ledger:
             yield connection
             if what is not None:
                 reach(f"before ledger {what}")
+        self.num_changes += what in CHANGING
         if what is not None:
             reach(f"after ledger {what}")
 
@@ -276,7 +301,8 @@ class Ledger:
     def accepted(self, config_hash: str) -> Outcome | None:
         """The accepted outcome of an identity in this home, whatever its status; None without."""
         with self._reading() as connection:
-            return accepted_outcome(connection, config_hash)
+            found = accepted_outcome(connection, config_hash)
+        return None if found is None else read_from(self.home, found)
 
     def throughputs(self) -> list[Throughput]:
         """Of every result of this home, whatever its sweep: how fast it trained, and on what."""
@@ -304,19 +330,34 @@ class Ledger:
         with self._writing() as connection:
             for config_hash, reason in reasons.items():
                 update_trial(connection, sweep, config_hash, set_aside=reason)
+        self.num_changes += 1
 
-    def trials(self, sweep: str) -> list[TrialRecord]:
-        """Every trial of a sweep in order of proposal."""
+    def trials(self, sweep: str, only: Sequence[str] | None = None) -> list[TrialRecord]:
+        """Every trial of a sweep in order of proposal, or ``only`` those of some configurations."""
+        mine = TRIALS.c.sweep == sweep
+        parts = [mine] if only is None else [mine & part for part in _among(only)]
         with self._reading() as connection:
-            return read_trials(connection, TRIALS.c.sweep == sweep)
+            found = [self._here(each) for part in parts for each in read_trials(connection, part)]
+        return found if only is None else sorted(found, key=lambda record: record.number)
+
+    def faces(self, sweep: str) -> dict[str, Face]:
+        """How each trial of a sweep stands, for who wants to know which have changed."""
+        with self._reading() as connection:
+            return read_faces(connection, sweep)
 
     def trial(self, sweep: str, config_hash: str) -> TrialRecord:
         """One trial of a sweep. Raises `RowMissing`."""
         with self._reading() as connection:
             which = (TRIALS.c.sweep == sweep) & (TRIALS.c.config_hash == config_hash)
             for record in read_trials(connection, which):
-                return record
+                return self._here(record)
         raise RowMissing(f"no trial {config_hash} of sweep {sweep!r}")
+
+    def _here(self, record: TrialRecord) -> TrialRecord:
+        """A record with the paths of the home as it lies now."""
+        if record.outcome is None or record.outcome.weights_path is None:
+            return record
+        return replace(record, outcome=read_from(self.home, record.outcome))
 
     def stale_outcomes(self) -> list[StaleOutcome]:
         """Outcomes of the home that came too late, oldest first."""
@@ -383,7 +424,7 @@ class Ledger:
         An outcome of an attempt that is no longer running is kept aside: ``repeated`` when it
         equals the accepted one, ``conflict`` when it contradicts it, ``stale`` otherwise.
         """
-        text = canonical_json(outcome)
+        text = canonical_json(stored_in(self.home, outcome))
         with self._writing("outcome") as connection:
             row = (
                 connection.execute(select(ATTEMPTS).where(ATTEMPTS.c.id == attempt_id))

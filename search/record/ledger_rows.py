@@ -32,6 +32,8 @@ from spaces.identity import canonical_json, with_fields_of_before
 
 Acceptance = Literal["accepted", "repeated", "stale", "conflict"]
 Fenced = Literal["lost", "preempted"]
+Face = tuple[Any, ...]
+"""What changes of a trial while its sweep runs: two that are equal, the trial is as it was."""
 INTERRUPTIONS = ("lost", "preempted")
 """Outcomes that end an attempt and not its trial."""
 
@@ -218,6 +220,28 @@ def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[Tria
     for row in connection.execute(tried).mappings():
         attempts[row["config_hash"]].append(read_attempt(row))
     return [_read_trial(row, tuple(attempts[row["config_hash"]])) for row in rows]
+
+
+def read_faces(connection: Connection, sweep: str) -> dict[str, Face]:
+    """How each trial of a sweep stands, by configuration hash in order of proposal; no JSON is
+    read for it."""
+    trial = (TRIALS.c.config_hash, TRIALS.c.state, TRIALS.c.set_aside, OUTCOMES.c.accepted_at)
+    rows = connection.execute(
+        select(*trial)
+        .outerjoin(OUTCOMES, OUTCOMES.c.config_hash == TRIALS.c.config_hash)
+        .where(TRIALS.c.sweep == sweep)
+        .order_by(TRIALS.c.number)
+    ).all()
+    attempts: dict[str, list[tuple[str, int]]] = {row[0]: [] for row in rows}
+    mine = select(TRIALS.c.config_hash).where(TRIALS.c.sweep == sweep)
+    tried = (
+        select(ATTEMPTS.c.config_hash, ATTEMPTS.c.state, ATTEMPTS.c.step)
+        .where(ATTEMPTS.c.config_hash.in_(mine))
+        .order_by(ATTEMPTS.c.id)
+    )
+    for config_hash, state, step in connection.execute(tried):
+        attempts[config_hash].append((state, step))
+    return {row[0]: (*row[1:], tuple(attempts[row[0]])) for row in rows}
 
 
 def read_proposal(text: str, config_hash: str) -> Proposal:

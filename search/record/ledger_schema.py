@@ -34,6 +34,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import StaticPool
 
+from search.record.ledger_copy import copy_into
 from spaces.errors import RequestError
 
 METADATA = MetaData()
@@ -133,15 +134,6 @@ IMMEDIATE = {"begin": "BEGIN IMMEDIATE"}
 """Execution options of a transaction that writes: it takes the lock before it reads."""
 
 
-def require_plain(home: Path) -> None:
-    """Raise `RequestError` where a home's path is none that the address of a database can hold."""
-    if strange := set("?%") & set(str(home.resolve())):
-        raise RequestError(
-            f"{home.resolve()} holds {' and '.join(sorted(strange))}, which the address of a "
-            f"database cannot; use another --home"
-        )
-
-
 def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:
     """SQLite, flushed at every commit; transactions begin as the ``begin`` option says."""
     return _prepared(
@@ -149,14 +141,19 @@ def open_engine(path: Path, *, lock_wait_seconds: float) -> Engine:
     )
 
 
-def open_older(path: Path, *, lock_wait_seconds: float) -> Engine:
-    """A file of an older release as it would be now: a copy in memory, the file left alone."""
+def open_copy(path: Path, *, lock_wait_seconds: float) -> Engine:
+    """A file of an older release as it would be now, or one that cannot be written: a copy in
+    memory, the file left alone."""
     memory = sqlite3.connect(":memory:", check_same_thread=False)
-    with contextlib.closing(sqlite3.connect(path, timeout=lock_wait_seconds)) as file:
-        file.backup(memory)
     engine = _prepared(create_engine("sqlite://", creator=lambda: memory, poolclass=StaticPool))
-    with engine.execution_options(**IMMEDIATE).begin() as connection:
-        _bring_up_to_date(connection)
+    try:
+        copy_into(memory, path, lock_wait_seconds=lock_wait_seconds)
+        with engine.execution_options(**IMMEDIATE).begin() as connection:
+            require_known(_version_of(connection), path)
+            _bring_up_to_date(connection)
+    except BaseException:
+        memory.close()
+        raise
     return engine
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from analysis.fit.fitting import fit
 from analysis.points.sweep_frame import frame_of
-from runners.sweep import ray_scratch
+from runners.pools.ray_scratch import ray_scratch
 from search.record.ledger import Ledger
 from tests.faults.toolbox import Home, read_rows
 

@@ -129,6 +129,11 @@ def _barrier(number: int) -> None:
     Ledger.held = together  # type: ignore[method-assign]
 
 
+def _cores(number: int) -> None:
+    """The machine says that it has so many cores."""
+    os.cpu_count = lambda: number
+
+
 KINDS: dict[str, Callable[[int], None]] = {
     "failing-sync": _failing_sync,
     "failing-commit": _failing_commit,
@@ -138,4 +143,5 @@ KINDS: dict[str, Callable[[int], None]] = {
     "short-mlflow-patience": _short_mlflow_patience,
     "record-version": _other_record_version,
     "barrier": _barrier,
+    "cores": _cores,
 }

@@ -462,7 +462,7 @@ def mlflow_unwell(bench: Bench, seed: int) -> Verdict:
 def eight_workers(bench: Bench, seed: int) -> Verdict:
     """Eight Ray workers start together on an empty home."""
     home = bench.home("eight")
-    command = home.start(*RAY, "--workers.count", "8")
+    command = home.start(*RAY, "--workers.count", "8", inject="cores:8")
     code = command.wait(timeout_seconds=400)
     verdict = _finish(bench, home, home.acknowledged())
     if code != 0:

@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import sqlite3
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,6 +241,41 @@ def test_a_moved_rank_is_one_more_point_and_an_equal_one_is_none(tmp_path: Path)
     assert all(found == list(range(len(found))) for found in steps.values())
     assert max(map(len, steps.values())) == 2
     assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+
+
+@pytest.mark.filterwarnings("default")
+def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = open_ledger(tmp_path / "home", toy_experiment())
+    proposals = toy_proposals(tmp_path, 3)
+    for proposal in proposals:
+        ledger.add_trial("toy", proposal)
+    uri = local_tracking_uri(tmp_path / "home")
+    projection = MlflowProjection(ledger, "toy", tracking_uri=uri)
+    read: list[list[str]] = []
+    faces: list[str] = []
+    trials, faces_of = ledger.trials, ledger.faces
+
+    def counted(sweep: str, only: Sequence[str] | None = None) -> list[TrialRecord]:
+        read.append(list(only or ()))
+        return trials(sweep, only)
+
+    monkeypatch.setattr(ledger, "trials", counted)
+    monkeypatch.setattr(ledger, "faces", lambda sweep: faces.append(sweep) or faces_of(sweep))
+    projection.sync(with_ranks=True)
+    assert read == [[proposal.config_hash for proposal in proposals]]
+    projection.sync(with_ranks=True)  # its own writes change no trial
+    projection.sync()
+    assert (len(read), len(faces)) == (1, 1)
+    attempt = ledger.start_attempt("toy", proposals[1].config_hash)
+    projection.sync()
+    assert read[1:] == [[proposals[1].config_hash]]
+    ledger.accept(attempt.id, complete_outcome(proposals[1]), spent_flops=1.0)
+    ledger.set_aside("toy", {proposals[2].config_hash: "no longer asked for"})
+    projection.finish(interrupted=False)
+    assert sorted(read[2]) == sorted(proposal.config_hash for proposal in proposals[1:])
+    monkeypatch.undo()
+    assert compare_sweep(ledger, "toy", tracking_uri=uri) == {}
+    ledger.close()
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from search.record.ledger import Ledger
 from search.record.ledger_errors import LedgerUnavailable
 from search.record.processes import Process, this_process
 from spaces.errors import RequestError
-from tests.sweeps import open_ledger, toy_experiment, toy_proposals
+from tests.sweeps import open_ledger, reopened, toy_experiment, toy_proposals
 
 HOLD = """
 import sys, time
@@ -63,7 +63,7 @@ def age_lease(home: Path, seconds: float) -> None:
 def test_a_second_driver_is_refused_and_told_who_works(
     home: Path, other: subprocess.Popen[str]
 ) -> None:
-    ledger = Ledger(home)
+    ledger = reopened(home)
     me = this_process()
     for take_over in (False, True):
         with (
@@ -76,7 +76,7 @@ def test_a_second_driver_is_refused_and_told_who_works(
 def test_a_killed_holder_is_succeeded_at_once(home: Path, other: subprocess.Popen[str]) -> None:
     other.kill()
     other.wait()
-    with Ledger(home).held():
+    with reopened(home).held():
         pass
 
 
@@ -84,7 +84,7 @@ def test_a_killed_driver_worked_until_its_last_sign_of_life(
     home: Path, tmp_path: Path, other: subprocess.Popen[str]
 ) -> None:
     (proposal,) = toy_proposals(tmp_path, 1)
-    ledger = Ledger(home)
+    ledger = reopened(home)
     holder = ledger.holder()
     assert holder is not None
     ledger._token = holder.token  # as the other process would
@@ -110,7 +110,7 @@ def test_a_frozen_holder_is_succeeded_on_request_and_writes_no_more(
     home: Path, other: subprocess.Popen[str]
 ) -> None:
     os.kill(other.pid, signal.SIGSTOP)
-    frozen, late = Ledger(home), Ledger(home)
+    frozen, late = reopened(home), reopened(home)
     holder = frozen.holder()
     assert holder is not None
     frozen._token = holder.token  # the frozen driver's own ledger, as it wakes later
@@ -122,7 +122,7 @@ def test_a_frozen_holder_is_succeeded_on_request_and_writes_no_more(
 
 
 def test_a_frozen_holder_writes_no_more_when_its_successor_has_ended(home: Path) -> None:
-    frozen, late = Ledger(home), Ledger(home)
+    frozen, late = reopened(home), reopened(home)
     with frozen.held():
         age_lease(home, LEASE_SECONDS + 1)
         with late.held(take_over=True):
@@ -134,7 +134,7 @@ def test_a_frozen_holder_writes_no_more_when_its_successor_has_ended(home: Path)
 
 def test_a_lease_is_renewed_while_it_is_held(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("search.record.ledger.RENEWAL_SECONDS", 0.05)
-    ledger = Ledger(home)
+    ledger = reopened(home)
     with ledger.held():
         age_lease(home, LEASE_SECONDS + 1)
         time.sleep(0.5)
@@ -208,7 +208,7 @@ def test_a_locked_ledger_names_the_process_that_holds_it(
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        ledger = Ledger(home)
+        ledger = reopened(home)
         with pytest.raises(LedgerUnavailable, match=rf"locked for 0.2 s by .*{process.pid}"):
             ledger.fence_all(reason="test")
         process.kill()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import random
+import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from search.asked.settings import LimitSettings
-from search.belief.seed_noise import budget_noise, is_better
+from search.belief.seed_noise import _paired, budget_noise, is_better
 from search.limits.caps import hours_cap_reached, spent_hours, why_not_start
 from search.record.ledger import TrialRecord
 from search.record.spending import spending
@@ -130,3 +132,58 @@ def test_caps_count_lost_attempts_and_running_time():
     assert spent_hours([waiting, running], now=1060.0) == pytest.approx(2 / 60)
     assert "max_hours" in str(hours_cap_reached(limits, 2 / 60))
     assert hours_cap_reached(limits, 0.01) is None
+
+
+def dense_noise(table: dict[int, dict[int, float]]) -> tuple[float | None, int]:
+    """Residuals of loss = configuration + data order by one matrix of all effects."""
+    replicated = [row for row in table.values() if len(row) > 1]
+    orders = sorted({order for row in replicated for order in row})
+    cells = [
+        (number, len(replicated) + orders.index(order), loss)
+        for number, row in enumerate(replicated)
+        for order, loss in row.items()
+    ]
+    design = np.zeros((len(cells), len(replicated) + len(orders)))
+    for line, (row, column, _) in enumerate(cells):
+        design[line, row] = design[line, column] = 1.0
+    losses = np.array([loss for _, _, loss in cells])
+    degrees = len(cells) - int(np.linalg.matrix_rank(design)) if cells else 0
+    if degrees < 1:
+        return None, 0
+    residual = losses - design @ np.linalg.lstsq(design, losses, rcond=None)[0]
+    return math.sqrt(float(residual @ residual) / degrees), degrees
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_noise_of_pairs_is_that_of_the_whole_two_way_layout(seed: int) -> None:
+    chance = random.Random(seed)
+    num_orders = chance.randint(1, 9)
+    table = {
+        row: {
+            order: chance.gauss(3, 0.1)
+            for order in range(num_orders)
+            if chance.random() < chance.choice((0.2, 0.5, 0.9))
+        }
+        for row in range(chance.randint(1, 12))
+    }
+    losses = {("wide", 1.0, str(row)): cells for row, cells in table.items() if cells}
+    found, degrees = _paired(losses)
+    wanted, wanted_degrees = dense_noise(table)
+    assert degrees == wanted_degrees
+    assert (found is None) == (wanted is None)
+    assert found is None or found == pytest.approx(wanted, rel=1e-9)
+
+
+@pytest.mark.parametrize("seeds_of", [lambda row: (0, 1), lambda row: (row, row + 100_000)])
+def test_ten_thousand_replicates_are_compared_at_once(seeds_of) -> None:
+    chance = random.Random(0)
+    losses = {
+        ("wide", 1.0, str(row)): {seed: chance.gauss(3, 0.1) for seed in seeds_of(row)}
+        for row in range(10_000)
+    }
+    before = time.process_time()
+    noise, degrees = _paired(losses)
+    assert time.process_time() - before < 2.0
+    if degrees:
+        assert degrees == 9_999
+        assert noise == pytest.approx(0.1, rel=0.05)

@@ -4,6 +4,6 @@ Each is one pass over memory, forward and backward, for any depth, K, width, fee
 what Triton compiles, in tenths of a second, depends on little more than the width's next power of
 two. A compiler for whole pieces took 15 to 45 s for every new width (experiments/LOG.md).
 
-Only a GPU runs these; `spaces.layers` and `runners.engine.loss` say what is computed. Without a GPU
+Only a GPU runs these; `spaces.parts` and `runners.engine.loss` say what is computed. Without a GPU
 ``TRITON_INTERPRET=1`` runs them for the tests, where Triton is installed.
 """

@@ -1,6 +1,6 @@
 """Rotary positions and the norm of queries and keys, in one pass from the projection's output.
 
-`Attention.position` in `spaces.layers` says what is computed. Measured on an H100 at width 512 and
+`Attention.position` in `spaces.parts` says what is computed. Measured on an H100 at width 512 and
 32 k tokens, a layer: compiled for unknown sizes it took 380 microseconds forward and backward, here
 164, which is its memory traffic (experiments/LOG.md).
 

@@ -1,6 +1,6 @@
 """The end of a loop and the gated sum of both paths: a row of the state at a time.
 
-`DeepPath.mix` and `Layer.combine` in `spaces.layers` say what is computed.
+`DeepPath.mix` and `Layer.combine` in `spaces.parts` say what is computed.
 
 Shapes in names: B x T tokens, D width, E = D + 1. Arithmetic in float32.
 """

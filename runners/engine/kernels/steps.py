@@ -1,6 +1,6 @@
 """Residual steps and norms: a row of the state at a time.
 
-`Block.attend` and `Block.add_ffn` in `spaces.layers` say what is computed. A state that goes on
+`Block.attend` and `Block.add_ffn` in `spaces.parts` say what is computed. A state that goes on
 besides its norm passes through the norm's function, so that the sum of its two gradients costs no
 pass of its own.
 

@@ -1,6 +1,6 @@
 """The two ends of a model: the embedding's rows, and the softmax of the loss.
 
-`TokenEmbedding.look_up` in `spaces.layers` and `runners.engine.loss` say what is computed.
+`TokenEmbedding.look_up` in `spaces.parts` and `runners.engine.loss` say what is computed.
 
 Shapes in names: N tokens, D width, V vocabulary.
 """
