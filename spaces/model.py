@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spaces.architecture import Architecture
 from spaces.arms.contract import Readings, find_arm
 from spaces.errors import RequestError
+from spaces.parametrization import STANDARD, ResolvedParametrization
 from spaces.parts.attention import Rotation, rotation_tables
 from spaces.parts.norm import RMSNorm
 from spaces.parts.vocabulary import Head, TokenEmbedding
@@ -30,15 +31,21 @@ from spaces.parts.weights import (
 class LanguageModel(nn.Module):
     """The language model of one architecture.
 
-    On a real device every weight is drawn from ``seed``; on ``meta`` nothing is. Raises
-    `RequestError` where a parameter of its arm is not declared.
+    On a real device every weight is drawn from ``seed``, as `initialize` says; on ``meta`` nothing
+    is. Raises `RequestError` where a parameter of its arm is not declared.
     """
 
     part = "shared"
     rotation_cos_TC: Tensor
     rotation_sin_TC: Tensor
 
-    def __init__(self, architecture: Architecture, *, seed: int = 0) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        *,
+        seed: int = 0,
+        parametrization: ResolvedParametrization = STANDARD,
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         a, self.arm = architecture, find_arm(architecture.arm)
@@ -52,7 +59,7 @@ class LanguageModel(nn.Module):
         list(self.declared())  # or say which parameter is not
         require_declared_state(self)
         if not self.embedding.weight.is_meta:
-            self.initialize(seed)
+            self.initialize(seed, parametrization)
 
     def forward(self, tokens_BT: Tensor) -> Tensor:
         """Logits of the next token, B x T x V."""
@@ -79,11 +86,11 @@ class LanguageModel(nn.Module):
         return Rotation(self.rotation_cos_TC[:num_tokens], self.rotation_sin_TC[:num_tokens])
 
     @torch.no_grad()
-    def initialize(self, seed: int) -> None:
-        """Set every weight and table anew, as each is declared: equal seeds give equal weights on
-        every device."""
+    def initialize(self, seed: int, parametrization: ResolvedParametrization = STANDARD) -> None:
+        """Set every weight and table anew, as each is declared and the parametrisation scales it:
+        equal seeds give equal weights on every device."""
         for each in self.declared():
-            each.parameter.copy_(each.weight.fresh(each.name, each.parameter.shape, seed))
+            each.parameter.copy_(each.fresh(seed, parametrization))
         a = self.architecture
         for name, table in rotation_tables(a.context_length, a.head_dim, a.rope_base).items():
             getattr(self, name).copy_(table)

@@ -40,7 +40,11 @@ class StepTask:
     """Sequences of one pass; None takes the most that are predicted to fit what is free."""
 
     def captured(self) -> StepTask:
-        """Of this task, what a captured step cannot change: not the schedule, not the decay."""
+        """Of this task, what a captured step cannot change: neither schedule nor decay.
+
+        Adam's epsilon is captured; rates and decays of groups are tensors, but their factors are
+        not: the parametrisation stays.
+        """
         recipe = replace(
             self.recipe,
             learning_rate=0.0,
@@ -70,7 +74,9 @@ class GraphEngine:
             memory_bytes=USABLE_SHARE * torch.cuda.mem_get_info(device)[0],
         )
         with device:  # made in place: a copy on the host would take longer than all the rest
-            model = LanguageModel(architecture, seed=init_seed)
+            model = LanguageModel(
+                architecture, seed=init_seed, parametrization=recipe.parametrization
+            )
         self._eager = EagerEngine(model, recipe, micro_batch_sequences=size)
         use_kernels(self._eager.working.model)
         shape = (recipe.batch_sequences, architecture.context_length)
@@ -88,7 +94,7 @@ class GraphEngine:
 
     def restart(self, recipe: TrainingRecipe, *, init_seed: int) -> None:
         """Start another trial of the same shapes: fresh weights, empty moments, its own decay."""
-        self.model.initialize(init_seed)
+        self.model.initialize(init_seed, recipe.parametrization)
         self._eager.set_weight_decay(recipe.weight_decay)
         self._forget_moments()
 

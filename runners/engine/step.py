@@ -8,7 +8,7 @@ waiting for the device.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -19,6 +19,7 @@ from runners.engine.rounded_weights import WorkingModel
 from runners.engine.validation import BatchSums, batch_sums
 from search.record.trial import TrainingRecipe
 from spaces.model import LanguageModel
+from spaces.parametrization import STANDARD, Factors, ResolvedParametrization
 
 NamedTensors = dict[str, Tensor]
 
@@ -89,9 +90,8 @@ class EagerEngine:
         self._recipe = recipe
         self._seed = seed
         self._parameters = list(model.parameters())
-        device = self._parameters[0].device
-        self._weight_decay = torch.tensor(recipe.weight_decay, device=device)
-        self._groups = rate_groups(model)
+        self._groups = rate_groups(model, recipe.parametrization)
+        self.set_weight_decay(recipe.weight_decay)
         self._optimizer = make_optimizer(self._groups, recipe)
 
     def step(
@@ -110,11 +110,12 @@ class EagerEngine:
     def set_learning_rate(self, learning_rate: float) -> None:
         """The rate of the next `run`."""
         for group in self._groups:
-            group.learning_rate.fill_(learning_rate * group.factor)
+            group.learning_rate.fill_(learning_rate * group.factors.rate)
 
     def set_weight_decay(self, weight_decay: float) -> None:
         """The decoupled decay of the runs from now on."""
-        self._weight_decay.fill_(weight_decay)
+        for group in self._groups:
+            group.weight_decay.fill_(weight_decay * group.factors.decay)
 
     def run(self, inputs_BT: Tensor, targets_BT: Tensor, *, index: int = 0) -> Tensor:
         """One step on the device alone: no value leaves it, so that it can be captured."""
@@ -141,7 +142,7 @@ class EagerEngine:
         """AdamW's decoupled decay, as a tensor: a captured step takes another trial's value."""
         for group in self._groups:
             if group.decayed:
-                kept = 1 - group.learning_rate * self._weight_decay
+                kept = 1 - group.learning_rate * group.weight_decay
                 torch._foreach_mul_(group.decayed, kept)
 
     def halve(self, *, num_sequences: int, reason: str) -> None:
@@ -151,7 +152,7 @@ class EagerEngine:
         if size == 1:
             raise OutOfMemoryAtOneSequence(reason)
         self.micro_batch_sequences = size // 2
-        if self._weight_decay.is_cuda:
+        if self._groups[0].learning_rate.is_cuda:
             torch.cuda.empty_cache()
 
     @torch.no_grad()
@@ -182,38 +183,54 @@ class EagerEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class RateGroup:
-    """Parameters that are trained at one multiple of the recipe's rate."""
+    """Parameters that are trained at one multiple of the recipe's rate, epsilon and decay."""
 
-    factor: float
-    """The multiple."""
+    factors: Factors
+    """The multiples; that of the start is none of a step's, and 1."""
     learning_rate: Tensor
     """The rate of the next step, a scalar on the device."""
+    weight_decay: Tensor
+    """The decoupled decay of the next step, a scalar on the device."""
     parameters: list[nn.Parameter]
     """All of them."""
     decayed: list[Tensor]
     """Of these, those that weight decay acts on."""
 
 
-def rate_groups(model: LanguageModel) -> list[RateGroup]:
-    """The model's parameters by their declared rate; one group where all are alike."""
-    groups: dict[float, RateGroup] = {}
+def rate_groups(
+    model: LanguageModel, parametrization: ResolvedParametrization = STANDARD
+) -> list[RateGroup]:
+    """The model's parameters by their factors; one group where all are alike."""
+    groups: dict[Factors, RateGroup] = {}
     for each in model.declared():
-        device, factor = each.parameter.device, each.weight.rate
-        if factor not in groups:
-            rate = torch.zeros((), device=device)
-            groups[factor] = RateGroup(factor=factor, learning_rate=rate, parameters=[], decayed=[])
-        groups[factor].parameters.append(each.parameter)
+        factors = replace(each.factors(parametrization) * Factors(rate=each.weight.rate), std=1.0)
+        if factors not in groups:
+            groups[factors] = _empty_group(factors, each.parameter.device)
+        groups[factors].parameters.append(each.parameter)
         if each.weight.decays:
-            groups[factor].decayed.append(each.parameter)
+            groups[factors].decayed.append(each.parameter)
     return list(groups.values())
+
+
+def _empty_group(factors: Factors, device: torch.device) -> RateGroup:
+    rate, decay = torch.zeros((), device=device), torch.zeros((), device=device)
+    return RateGroup(
+        factors=factors, learning_rate=rate, weight_decay=decay, parameters=[], decayed=[]
+    )
 
 
 def make_optimizer(groups: Sequence[RateGroup], recipe: TrainingRecipe) -> torch.optim.AdamW:
     """AdamW (arXiv 1711.05101) in one fused kernel; the decay comes before it, where declared."""
     return torch.optim.AdamW(
-        [{"params": group.parameters, "lr": group.learning_rate} for group in groups],
+        [
+            {
+                "params": group.parameters,
+                "lr": group.learning_rate,
+                "eps": recipe.adam_epsilon * group.factors.epsilon,
+            }
+            for group in groups
+        ],
         betas=(recipe.beta1, recipe.beta2),
-        eps=recipe.adam_epsilon,
         weight_decay=0.0,
         fused=True,
         capturable=groups[0].learning_rate.is_cuda,

@@ -233,8 +233,10 @@ class _Trial:
                 micro_batch_sequences=size,
             )
             return WARM.start(task, init_seed=self._config.init_seed)
-        model = LanguageModel(architecture, seed=self._config.init_seed).to(self._device)
-        return EagerEngine(model, recipe, micro_batch_sequences=size, seed=self._config.init_seed)
+        seed = self._config.init_seed
+        model = LanguageModel(architecture, seed=seed, parametrization=recipe.parametrization)
+        model = model.to(self._device)
+        return EagerEngine(model, recipe, micro_batch_sequences=size, seed=seed)
 
     def _start_or_continue(self) -> StepEngine:
         engine = self._start()

@@ -1,9 +1,10 @@
-"""Which learning rate and batch does a trial train with? Two documented power laws.
+"""Which rates and batch does a trial train with? Two power laws, or a parametrisation.
 
 Learning rate: ``rate(arm) * (d_model / 128) ** a * (effective depth / 4) ** b * multiplier``, the
-exponents and the rates being settings of the experiment. Batch: ``batch_tokens * (C / C_0) ** c``
-in whole sequences: one fixed batch over all budgets would bias the exponents of a scaling law
-(Porian et al., arXiv 2406.19146).
+exponents and the rates being settings of the experiment; with a parametrisation other than
+``standard`` it is ``rate(arm) * multiplier``, and `spaces.parametrization` does the rest.
+Batch: ``batch_tokens * (C / C_0) ** c`` in whole sequences: one fixed batch over all
+budgets would bias the exponents of a scaling law (Porian et al., arXiv 2406.19146).
 """
 
 from __future__ import annotations
@@ -26,9 +27,17 @@ def learning_rate(
 ) -> float:
     """Peak learning rate, to four significant digits so that equal choices stay equal."""
     base = settings.learning_rate.of(find_arm(arm))
-    width = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
-    depth = (architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH) ** settings.depth_exponent
-    return float(f"{base * width * depth * multiplier:.4g}")
+    return float(f"{shaped(base, settings, architecture) * multiplier:.4g}")
+
+
+def shaped(base: float, settings: TrainingSettings, architecture: Architecture) -> float:
+    """A rate at the reference shape, at another; unchanged where a parametrisation sees to that."""
+    if settings.rule().follows_shape:
+        return base
+    width: float = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
+    depth = architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH
+    by_depth: float = depth**settings.depth_exponent
+    return base * width * by_depth
 
 
 def batch_sequences(
@@ -72,4 +81,5 @@ def recipe(
         ponder_penalty=settings.ponder_penalty,
         gate_entropy_penalty=settings.gate_entropy_penalty,
         precision=precision,
+        parametrization=settings.rule().at(architecture),
     )

@@ -61,6 +61,7 @@ from spaces.arms.registry import known_arms
 from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis
 from spaces.budget import Budget, SolveMode
 from spaces.flops import Convention
+from spaces.parametrization import LoopFactor, Parametrization, ParametrizationName
 
 Sampler = Literal["tpe", "gp", "random", "quasi-random", "grid"]
 
@@ -293,9 +294,22 @@ class TrainingSettings(Settings):
     learning_rate: LearningRates = LearningRates()
     """Per arm, at width 128 and effective depth 4; ``search/asked/recipe.py`` states the rule."""
     width_exponent: Exponent = -1.0
-    """Learning rate ~ (d_model / 128) ** this."""
+    """Learning rate ~ (d_model / 128) ** this; of the standard parametrisation only."""
     depth_exponent: Exponent = -0.3
-    """Learning rate ~ (effective depth / 4) ** this."""
+    """Learning rate ~ (effective depth / 4) ** this; of the standard parametrisation only."""
+    parametrization: ParametrizationName = "standard"
+    """standard: the peak rate follows the shape by the two exponents; mup, complete-p: one peak
+    rate for all shapes, while starts, rates, epsilon and decay of each kind of weight follow the
+    width, or the width and the depth (``docs/rates.md``)."""
+    base_width: Width = 128
+    """Width at which mup and complete-p are the standard parametrisation."""
+    base_layers: Depth = 4
+    """Layers at which complete-p is."""
+    base_loops: Depth = 2
+    """K at which the loop factor is 1."""
+    loop_factor: LoopFactor = "none"
+    """inverse: what a looped block adds to the state is divided by K / base_loops; of mup and
+    complete-p only."""
     batch_tokens: Tokens = 512
     """Tokens per step at ``batch_reference_flops``; the same sweep preferred 256 to 512."""
     batch_reference_flops: Flops = 5e11
@@ -332,6 +346,26 @@ class TrainingSettings(Settings):
     """Validation measurements along the curve, besides the final one."""
     save_weights: Flag = False
     """Keep every trial's final weights as safetensors."""
+
+    @model_validator(mode="after")
+    def _loops_are_scaled_by_a_rule(self) -> Self:
+        if not self.rule().follows_shape and self.loop_factor != "none":
+            raise ValueError(
+                f"parametrization = {self.parametrization!r} scales nothing, but got loop_factor = "
+                f"{self.loop_factor!r}; use parametrization = 'mup' or 'complete-p', or leave "
+                f"loop_factor out"
+            )
+        return self
+
+    def rule(self) -> Parametrization:
+        """The parametrisation with its base shape."""
+        return Parametrization(
+            name=self.parametrization,
+            base_width=self.base_width,
+            base_layers=self.base_layers,
+            base_loops=self.base_loops,
+            loop_factor=self.loop_factor,
+        )
 
 
 class TextSettings(Settings):

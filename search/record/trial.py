@@ -16,7 +16,8 @@ from spaces.arms.contract import find_arm
 from spaces.arms.registry import is_known
 from spaces.budget import Budget
 from spaces.flops import train_flops_per_sequence, train_flops_per_token
-from spaces.identity import canonical_json
+from spaces.identity import added, canonical_json
+from spaces.parametrization import STANDARD, ResolvedParametrization
 
 RECORD_VERSION = 1
 """Version of the canonical form and of what a result means; part of every identity."""
@@ -60,6 +61,8 @@ class TrainingRecipe:
     """Weight of the mean gate entropy (nats) in the loss."""
     precision: Precision = "float32"
     """Arithmetic of the matrix products; parameters and optimizer stay float32."""
+    parametrization: ResolvedParametrization = added(as_before=STANDARD)
+    """What start, rate, epsilon and decay of each kind of weight are multiplied by."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -85,6 +85,9 @@ class Arm:
     """Peak learning rate at the rule's reference shape, unless an experiment says otherwise."""
     spans_depths: bool = False
     """Whether baselines stand at the least and the greatest depth, too."""
+    has_loop: bool = False
+    """Whether K may be more than 1: its part ``deep`` is applied K times with shared weights, and
+    a router may mix the loops."""
     is_causal: bool = True
     """Whether no prediction depends on later tokens; if not, its loss does not compare, and says
     so."""

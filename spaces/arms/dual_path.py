@@ -71,8 +71,6 @@ class DualPathArm(Arm):
 
     has_deep_path: bool = True
     has_wide_path: bool = False
-    has_loop: bool = False
-    """Whether K may be more than 1, and a router may mix the loops."""
     has_step_scales: bool = True
     """Whether the deep path's residual steps are scaled by trained parameters."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spaces.architecture import Architecture
 from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.weights import matrix, residual_std
+from spaces.parts.weights import branch_matrix
 
 
 class Attention(nn.Module):
@@ -36,7 +36,7 @@ class Attention(nn.Module):
         self.norm_epsilon = architecture.norm_epsilon
         d_model = architecture.d_model
         self.qkv = Projection(d_model, 3 * d_model)
-        self.output = Projection(d_model, d_model, weight=matrix(residual_std(architecture)))
+        self.output = Projection(d_model, d_model, weight=branch_matrix(architecture))
 
     def forward(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
         """Attention over the tokens so far."""

@@ -19,7 +19,7 @@ from spaces.parts.expert_products import expert_product
 from spaces.parts.layers import stacked
 from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.weights import WEIGHT_STD, Piece, Weight, matrix, residual_std
+from spaces.parts.weights import Piece, branch_matrix, matrix, readout
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ExpertRouter(Projection):
     part = "shared"
 
     def __init__(self, d_model: int, *, num_experts: int, top_k: int) -> None:
-        super().__init__(d_model, num_experts, weight=Weight(std=WEIGHT_STD, is_rounded=True))
+        super().__init__(d_model, num_experts, weight=readout())
         self.top_k = top_k
 
     def choose(self, x_BTD: Tensor) -> Choice:
@@ -59,10 +59,10 @@ class Experts(Piece):
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         a, own = architecture, architecture.own
-        hidden, std = own.expert_ffn, residual_std(a)
+        hidden = own.expert_ffn
         self.router = ExpertRouter(a.d_model, num_experts=own.num_experts, top_k=own.top_k)
         self.declare("gate_up", (own.num_experts, a.d_model, 2 * hidden), matrix())
-        self.declare("output", (own.num_experts, hidden, a.d_model), matrix(std))
+        self.declare("output", (own.num_experts, hidden, a.d_model), branch_matrix(a))
 
     def forward(self, x_BTD: Tensor) -> tuple[Tensor, Choice]:
         """The weighted sum of each token's experts, and what was chosen."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from spaces.architecture import Architecture
 from spaces.parts.linear import Projection
-from spaces.parts.weights import matrix, residual_std
+from spaces.parts.weights import branch_matrix
 
 
 class SwiGLU(nn.Module):
@@ -17,7 +17,7 @@ class SwiGLU(nn.Module):
         super().__init__()
         d_model = architecture.d_model
         self.gate_up = Projection(d_model, 2 * hidden)
-        self.output = Projection(hidden, d_model, weight=matrix(residual_std(architecture)))
+        self.output = Projection(hidden, d_model, weight=branch_matrix(architecture))
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """The feed-forward of every token on its own."""

@@ -11,7 +11,7 @@ from spaces.architecture import Architecture
 from spaces.parts.linear import Projection
 from spaces.parts.mixing_price import GATE_OUTPUTS
 from spaces.parts.norm import at_least_float32
-from spaces.parts.weights import Weight
+from spaces.parts.weights import Weight, readout
 
 
 class Gate(nn.Module):
@@ -24,7 +24,7 @@ class Gate(nn.Module):
         self.mode = architecture.gate_mode
         outputs = GATE_OUTPUTS[self.mode]
         bias = Weight(start=architecture.gate_bias_init, is_rounded=True)
-        weight = Weight(is_rounded=True)
+        weight = readout(0.0)
         d_model = architecture.d_model
         self.linear = Projection(d_model, outputs, weight=weight, bias=bias) if outputs else None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spaces.parts.linear import Projection
 from spaces.parts.norm import at_least_float32
-from spaces.parts.weights import WEIGHT_STD, Weight
+from spaces.parts.weights import Weight, readout
 
 
 class LoopRouter(Projection):
@@ -20,12 +20,7 @@ class LoopRouter(Projection):
     part = "shared"
 
     def __init__(self, d_model: int) -> None:
-        super().__init__(
-            d_model + 1,
-            1,
-            weight=Weight(std=WEIGHT_STD, is_rounded=True),
-            bias=Weight(is_rounded=True),
-        )
+        super().__init__(d_model + 1, 1, weight=readout(), bias=Weight(is_rounded=True))
 
     def mix(
         self,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.parts.linear import Projection
-from spaces.parts.weights import WEIGHT_STD, Weight
+from spaces.parts.weights import WEIGHT_STD, Weight, matrix
 
 
 class TokenEmbedding(nn.Embedding):
@@ -16,7 +16,7 @@ class TokenEmbedding(nn.Embedding):
 
     def __init__(self, vocab_size: int, d_model: int) -> None:
         super().__init__(vocab_size, d_model)
-        self.weights = {"weight": Weight(std=WEIGHT_STD)}
+        self.weights = {"weight": Weight(std=WEIGHT_STD, kind="embedding")}
 
     def reset_parameters(self) -> None:
         """Leave the memory as it is."""
@@ -30,3 +30,6 @@ class Head(Projection):
     """The untied output matrix."""
 
     part = "head"
+
+    def __init__(self, d_model: int, vocab_size: int) -> None:
+        super().__init__(d_model, vocab_size, weight=matrix(kind="readout"))

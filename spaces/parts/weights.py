@@ -1,4 +1,4 @@
-"""What is a parameter? Its start, its decay, its rate and its rounding, declared where it is made.
+"""What is a parameter? Its kind, start, decay, rate and rounding, declared where it is made.
 
 A module that owns parameters says what each of them is in ``weights``; the nearest module around it
 that has a ``part`` says which part of the model it belongs to. What nothing declares is an error.
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from spaces.architecture import Architecture
 from spaces.errors import RequestError
+from spaces.parametrization import STANDARD, Factors, Kind, ResolvedParametrization
 from spaces.price import PARTS, Part
 
 WEIGHT_STD = 0.02
@@ -44,16 +45,19 @@ class Weight:
     """Whether a step in bfloat16 computes with a rounded copy of it."""
     rate: float = 1.0
     """Its learning rate over the recipe's."""
+    kind: Kind = "vector"
+    """How it grows with the width: what a parametrisation goes by."""
 
-    def fresh(self, name: str, shape: torch.Size, seed: int) -> Tensor:
+    def fresh(self, name: str, shape: torch.Size, seed: int, *, std_factor: float = 1.0) -> Tensor:
         """Its start on the CPU in float32; drawn by a generator of its own, seeded by (seed, name),
         so that what two architectures share starts equal."""
         if not self.std:
             return torch.full(shape, self.start)
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         seed_of_name = int.from_bytes(digest[:8], "little") >> 1
+        std = self.std * std_factor
         generator = torch.Generator(device="cpu").manual_seed(seed_of_name)
-        return torch.empty(shape, device="cpu").normal_(0.0, self.std, generator=generator)
+        return torch.empty(shape, device="cpu").normal_(0.0, std, generator=generator)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +69,15 @@ class DeclaredParameter:
     parameter: nn.Parameter
     weight: Weight
     part: Part
+
+    def factors(self, parametrization: ResolvedParametrization = STANDARD) -> Factors:
+        """What a parametrisation multiplies its start, rate, epsilon and decay by."""
+        return parametrization.of(self.weight.kind, self.part)
+
+    def fresh(self, seed: int, parametrization: ResolvedParametrization) -> Tensor:
+        """Its start on the CPU in float32."""
+        factor = self.factors(parametrization).std
+        return self.weight.fresh(self.name, self.parameter.shape, seed, std_factor=factor)
 
 
 class Piece(nn.Module):
@@ -136,9 +149,19 @@ def part_of(model: nn.Module, place: str) -> Part | None:
     return None
 
 
-def matrix(std: float = WEIGHT_STD) -> Weight:
+def matrix(std: float = WEIGHT_STD, *, kind: Kind = "hidden") -> Weight:
     """A matrix of a path: drawn, decayed, rounded."""
-    return Weight(std=std, decays=True, is_rounded=True)
+    return Weight(std=std, decays=True, is_rounded=True, kind=kind)
+
+
+def branch_matrix(architecture: Architecture) -> Weight:
+    """A matrix that ends a residual step, drawn with `residual_std`."""
+    return matrix(residual_std(architecture), kind="branch")
+
+
+def readout(std: float = WEIGHT_STD) -> Weight:
+    """A matrix from the state to a few numbers, such as a router's: drawn, rounded, not decayed."""
+    return Weight(std=std, is_rounded=True, kind="readout")
 
 
 def residual_std(architecture: Architecture) -> float:

@@ -15,6 +15,7 @@ from search.limits.memory import fitting_micro_batch, training_memory_bytes
 from search.record.trial import Precision, TrainingRecipe
 from spaces.architecture import Architecture
 from spaces.model import LanguageModel
+from spaces.parametrization import Parametrization
 
 DUAL = Architecture(
     arm="dual",
@@ -73,6 +74,13 @@ def test_rate_schedule_and_decay_are_not_captured() -> None:
     assert task(recipe(grad_clip=2.0)).captured() != task(recipe()).captured()
 
 
+def test_factors_of_groups_are_captured() -> None:
+    rule = Parametrization(name="mup", base_width=8)
+    scaled = replace(recipe(), parametrization=rule.at(task(recipe()).architecture))
+    assert task(scaled).captured() != task(recipe()).captured()
+    assert task(replace(scaled, weight_decay=0.5)).captured() == task(scaled).captured()
+
+
 @pytest.mark.parametrize(
     ("total", "most", "share"), [(512, 19, 16), (512, 32, 32), (97, 32, 32), (10, 64, 10)]
 )
@@ -127,6 +135,20 @@ def test_a_warm_engine_starts_another_trial_as_a_fresh_one_would() -> None:
     deeper = replace(DUAL, num_layers=3, num_loops=3, wide_ffn=640)
     warm.start(task(recipe(), architecture=deeper), init_seed=1)
     assert num_compiled() == before
+
+
+@pytest.mark.gpu
+def test_a_parametrization_trains_in_the_graph_as_in_the_eager_loop_fresh_and_restarted() -> None:
+    rule = Parametrization(name="complete-p", base_width=32, base_layers=1, loop_factor="inverse")
+    scaled = recipe(parametrization=rule.at(DUAL))
+    model = LanguageModel(DUAL, seed=1, parametrization=scaled.parametrization).cuda()
+    expected = train(EagerEngine(model, scaled), 20)
+    assert expected != pytest.approx(train(eager_engine(recipe()), 20), rel=1e-3)
+    warm = WarmEngine()
+    assert train(warm.start(task(scaled), init_seed=1), 20) == pytest.approx(expected, rel=1e-4)
+    other = replace(scaled, weight_decay=0.3)
+    train(warm.start(task(other), init_seed=2), 5)
+    assert train(warm.start(task(scaled), init_seed=1), 20) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.gpu

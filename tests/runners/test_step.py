@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,9 +12,15 @@ from torch import Tensor
 
 import runners.engine.step
 from runners.engine.loss import charges_of
-from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence
+from runners.engine.step import (
+    EagerEngine,
+    OutOfMemoryAtOneSequence,
+    make_optimizer,
+    rate_groups,
+)
 from search.record.trial import TrainingRecipe
 from spaces.model import LanguageModel
+from spaces.parametrization import Parametrization, ParametrizationName
 from tests.runners.small import SIZES, small_architecture
 
 RECIPE = TrainingRecipe(learning_rate=0.01, batch_sequences=6, weight_decay=0.3)
@@ -150,6 +157,59 @@ def test_optimizer_state_goes_and_comes_back_exactly() -> None:
     assert len(one.optimizer_tensors()) == 3 * len(list(one.model.parameters()))
     for name, tensor in one.model.state_dict().items():
         assert torch.equal(tensor, other.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("arm", list(SIZES))
+@pytest.mark.parametrize("name", ["mup", "complete-p"])
+def test_at_its_base_shape_a_parametrization_trains_the_same_to_the_bit(
+    arm: str, name: ParametrizationName
+) -> None:
+    a = small_architecture(arm)
+    rule = Parametrization(
+        name=name,
+        base_width=a.d_model,
+        base_layers=a.num_layers,
+        base_loops=a.num_loops,
+        loop_factor="inverse",
+    )
+    recipe = replace(RECIPE, parametrization=rule.at(a))
+    model = LanguageModel(a, seed=2, parametrization=recipe.parametrization)
+    one, other = engine(arm), EagerEngine(model, recipe)
+    for index in range(4):
+        losses = [e.step(*batch(), learning_rate=0.01, index=index).item() for e in (one, other)]
+        assert losses[0] == losses[1]
+    for name_of, tensor in one.model.state_dict().items():
+        assert torch.equal(tensor, other.model.state_dict()[name_of]), name_of
+
+
+def test_one_group_where_nothing_is_scaled_and_one_for_each_set_of_factors() -> None:
+    model = LanguageModel(small_architecture("dual", d_model=64))
+    assert len(rate_groups(model)) == 1
+    rule = Parametrization(name="mup", base_width=16)
+    groups = rate_groups(model, rule.at(model.architecture))
+    assert len(groups) == 3
+    optimizer = make_optimizer(groups, RECIPE)
+    found = {
+        (g.factors.rate, own["eps"]) for g, own in zip(groups, optimizer.param_groups, strict=True)
+    }
+    assert found == {(1.0, 2.5e-9), (0.25, 2.5e-9), (0.25, 1e-8)}
+    assert sum(len(group.parameters) for group in groups) == len(list(model.parameters()))
+
+
+def test_each_group_moves_by_its_rate_and_decays_by_rate_and_decay() -> None:
+    a = small_architecture("dual", d_model=64)
+    rule = Parametrization(name="mup", base_width=16).at(a)
+    recipe = replace(RECIPE, parametrization=rule)
+    e = EagerEngine(LanguageModel(a, seed=2, parametrization=rule), recipe)
+    before = {name: tensor.clone() for name, tensor in e.model.state_dict().items()}
+    e.step(*batch(), learning_rate=0.02)
+    for each in e.model.declared():
+        factors, gradient = each.factors(rule), each.parameter.grad
+        assert gradient is not None
+        rate, decay = 0.02 * factors.rate, 0.3 * factors.decay * each.weight.decays
+        share = gradient / (gradient.abs() + recipe.adam_epsilon * factors.epsilon)
+        expected = before[each.name] * (1 - rate * decay) - rate * share
+        torch.testing.assert_close(each.parameter.detach(), expected, rtol=1e-4, atol=2e-6)
 
 
 def test_golden_training_steps() -> None:

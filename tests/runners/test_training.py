@@ -24,6 +24,8 @@ from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
 from spaces.flops import train_flops_per_token
 from spaces.identity import canonical_json
+from spaces.model import LanguageModel
+from spaces.parametrization import Parametrization
 from tests.runners.small import SIZES, small_architecture, small_trial
 
 CPU = TrainingOptions()
@@ -148,6 +150,18 @@ def test_a_continued_trial_equals_an_uninterrupted_one_bit_for_bit(
     one, other = (optimizer_at_the_end(tmp_path / name, config) for name in "ab")
     assert one.keys() == other.keys()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_trial_starts_as_its_parametrization_says(sotu_corpus: Corpus, tmp_path: Path) -> None:
+    a = small_architecture("dual", d_model=64)
+    scaled = Parametrization(name="complete-p", base_width=16, base_layers=1).at(a)
+    config = small_trial(
+        sotu_corpus, architecture=a, parametrization=scaled, learning_rate=1e-12, init_seed=4
+    )
+    train(config, sotu_corpus, TrainingOptions(weights_path=tmp_path / "a.st"))
+    start = LanguageModel(a, seed=4, parametrization=scaled).state_dict()
+    for name, tensor in safetensors.torch.load_file(tmp_path / "a.st").items():
+        torch.testing.assert_close(tensor, start[name], rtol=0, atol=1e-9)
 
 
 def optimizer_at_the_end(folder: Path, config: TrialConfig) -> dict[str, Tensor]:

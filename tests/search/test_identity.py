@@ -51,9 +51,9 @@ class LaterArchitecture(Architecture):
 
 @dataclass(frozen=True, kw_only=True)
 class LaterRecipe(TrainingRecipe):
-    """The recipe of a later release: before, weights were drawn as ``standard`` says."""
+    """The recipe of a later release: before, the optimizer was AdamW."""
 
-    parametrization: str = added(as_before="standard", default="complete-p")
+    optimizer: str = added(as_before="adamw", default="muon")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ class LaterConfig(TrialConfig):
     parent_hash: str | None = added(as_before=None)
 
 
-def later(config: TrialConfig, *, parametrization: str) -> LaterConfig:
+def later(config: TrialConfig, *, optimizer: str) -> LaterConfig:
     """A configuration as the later release would resolve it."""
     values = {each.name: getattr(config, each.name) for each in fields(config)}
     architecture = LaterArchitecture(**vars(config.architecture))
-    training = LaterRecipe(**vars(config.training), parametrization=parametrization)
+    training = LaterRecipe(**vars(config.training), optimizer=optimizer)
     return LaterConfig(**(values | {"architecture": architecture, "training": training}))
 
 
@@ -78,14 +78,14 @@ def test_todays_hash_is_that_of_the_first_release() -> None:
 
 
 def test_a_field_at_its_value_of_before_moves_no_hash() -> None:
-    assert later(CONFIG, parametrization="standard").config_hash == CONFIG.config_hash
+    assert later(CONFIG, optimizer="adamw").config_hash == CONFIG.config_hash
 
 
 def test_a_field_off_its_value_of_before_moves_the_hash() -> None:
-    before = later(CONFIG, parametrization="standard")
+    before = later(CONFIG, optimizer="adamw")
     hashes = {
         before.config_hash,
-        later(CONFIG, parametrization="complete-p").config_hash,
+        later(CONFIG, optimizer="muon").config_hash,
         replace(before, parent_hash="0123456789abcdef").config_hash,
         replace(before, architecture=replace(before.architecture, num_experts=4)).config_hash,
     }
@@ -97,7 +97,7 @@ def test_a_default_that_is_not_the_value_of_before_is_read_as_before() -> None:
     read: LaterConfig = TypeAdapter(LaterConfig).validate_python(
         with_fields_of_before(LaterConfig, stored)
     )
-    assert read.training.parametrization == "standard"
+    assert read.training.optimizer == "adamw"
     assert read.config_hash == CONFIG.config_hash
 
 

@@ -1,0 +1,1 @@
+"""Does one learning rate do for every shape?"""
