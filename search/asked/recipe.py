@@ -1,8 +1,9 @@
 """Which rates and batch does a trial train with? Two power laws, or a parametrisation.
 
 Learning rate: ``rate(arm) * (d_model / 128) ** a * (effective depth / 4) ** b * multiplier``, the
-exponents and the rates being settings of the experiment; with a parametrisation other than
-``standard`` it is ``rate(arm) * multiplier``, and `spaces.parametrization` does the rest.
+exponents and the rates being settings of the experiment; with a ``loop_exponent`` c it is times
+``K ** (c - b)``, so that b is of the layers alone. With a parametrisation other than ``standard``
+it is ``rate(arm) * multiplier``, and `spaces.parametrization` does the rest.
 Batch: ``batch_tokens * (C / C_0) ** c`` in whole sequences: one fixed batch over all
 budgets would bias the exponents of a scaling law (Porian et al., arXiv 2406.19146).
 """
@@ -37,7 +38,8 @@ def shaped(base: float, settings: TrainingSettings, architecture: Architecture) 
     width: float = (architecture.d_model / REFERENCE_WIDTH) ** settings.width_exponent
     depth = architecture.effective_depth / REFERENCE_EFFECTIVE_DEPTH
     by_depth: float = depth**settings.depth_exponent
-    return base * width * by_depth
+    by_loops: float = architecture.num_loops**settings.loops_beside_depth
+    return base * width * by_depth * by_loops
 
 
 def batch_sequences(

@@ -297,6 +297,9 @@ class TrainingSettings(Settings):
     """Learning rate ~ (d_model / 128) ** this; of the standard parametrisation only."""
     depth_exponent: Exponent = -0.3
     """Learning rate ~ (effective depth / 4) ** this; of the standard parametrisation only."""
+    loop_exponent: Exponent | None = None
+    """Learning rate ~ num_loops ** this, and ``depth_exponent`` is of the layers alone; left out:
+    loops count as layers. Measured on a GPU, 0 transfers better (docs/rates.md)."""
     parametrization: ParametrizationName = "standard"
     """standard: the peak rate follows the shape by the two exponents; mup, complete-p: one peak
     rate for all shapes, while starts, rates, epsilon and decay of each kind of weight follow the
@@ -356,6 +359,11 @@ class TrainingSettings(Settings):
                 f"loop_factor out"
             )
         return self
+
+    @property
+    def loops_beside_depth(self) -> float:
+        """Exponent of num_loops beside the effective depth's, in which loops count as layers."""
+        return 0.0 if self.loop_exponent is None else self.loop_exponent - self.depth_exponent
 
     def rule(self) -> Parametrization:
         """The parametrisation with its base shape."""

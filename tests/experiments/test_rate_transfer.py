@@ -19,6 +19,7 @@ from experiments.benchmarks.rates.rate_runs import (
 from experiments.benchmarks.rates.rate_targets import ON_CPU, REFERENCE, TARGETS
 from experiments.benchmarks.rates.rate_transfer import (
     RATES,
+    RULES,
     report,
     require_one_study,
     ruled_factor,
@@ -152,9 +153,12 @@ def test_equal_factors_share_their_runs_and_what_is_there_is_not_run_again(
 
 
 def test_todays_rule_is_its_two_exponents() -> None:
-    assert ruled_factor(TARGETS["width-256"]) == pytest.approx(0.5)
-    assert ruled_factor(TARGETS["layers-16"]) == pytest.approx(4**-0.3)
-    assert ruled_factor(TARGETS["tokens-16"]) == 1.0
+    as_layers, alone = RULES.values()
+    assert ruled_factor(TARGETS["width-256"], as_layers) == pytest.approx(0.5)
+    assert ruled_factor(TARGETS["layers-16"], alone) == pytest.approx(4**-0.3)
+    assert ruled_factor(TARGETS["loops-8"], as_layers) == pytest.approx(4**-0.3)
+    assert ruled_factor(TARGETS["loops-8"], alone) == pytest.approx(1.0)
+    assert ruled_factor(TARGETS["tokens-16"], as_layers) == 1.0
 
 
 def test_the_report_says_what_each_transfer_loses() -> None:
@@ -165,5 +169,5 @@ def test_the_report_says_what_each_transfer_loses() -> None:
     ]
     lines = list(report({each.key: each for each in rows}))
     assert sum("one rate for all" in line for line in lines) == 1
-    (ruled,) = [line for line in lines if "today's rule" in line]
+    ruled = next(line for line in lines if "the rule, loops as layers" in line)
     assert "octaves" in ruled

@@ -39,6 +39,14 @@ def test_the_exponents_are_of_the_standard_parametrization_only() -> None:
         assert recipe_of(a, parametrization=name).learning_rate == 0.004
 
 
+def test_loops_may_be_left_out_of_the_rule() -> None:
+    once, four = (replace(CONFIG.architecture, num_loops=loops) for loops in (1, 4))
+    ratio = recipe_of(four).learning_rate / recipe_of(once).learning_rate
+    assert ratio == pytest.approx(4**-0.3, rel=1e-3)
+    assert recipe_of(four, loop_exponent=0).learning_rate == recipe_of(once).learning_rate
+    assert recipe_of(four, loop_exponent=-0.3) == recipe_of(four)
+
+
 def test_a_recipe_has_its_base_shape_and_its_factors() -> None:
     assert recipe_of().parametrization == STANDARD
     found = recipe_of(parametrization="complete-p", base_width=32, loop_factor="inverse")

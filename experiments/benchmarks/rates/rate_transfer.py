@@ -36,6 +36,11 @@ from runners.text.corpus import Corpus, prepare_corpus
 from search.asked.settings import TrainingSettings
 from spaces.errors import RequestError
 
+RULES = {
+    "the rule, loops as layers": TrainingSettings(),
+    "the rule, layers alone": TrainingSettings(loop_exponent=0.0),
+}
+"""How a rate follows the shape under the standard parametrisation."""
 RATES = tuple(0.00025 * 2**octave for octave in range(8))
 
 
@@ -149,13 +154,15 @@ def in_words(row: RateRow) -> str:
     )
 
 
-def ruled_factor(target: Target) -> float:
-    """By what today's rule multiplies a rate on its way from the reference to a target."""
-    base, settings = TARGETS[target.reference], TrainingSettings()
-    depth = target.num_layers * target.num_loops / (base.num_layers * base.num_loops)
+def ruled_factor(target: Target, settings: TrainingSettings) -> float:
+    """By what an experiment's rule multiplies a rate on its way from the reference to a target."""
+    base = TARGETS[target.reference]
     by_width: float = (target.d_model / base.d_model) ** settings.width_exponent
-    by_depth: float = depth**settings.depth_exponent
-    return by_width * by_depth
+    by_layers: float = (target.num_layers / base.num_layers) ** settings.depth_exponent
+    by_loops: float = (target.num_loops / base.num_loops) ** (
+        settings.depth_exponent + settings.loops_beside_depth
+    )
+    return by_width * by_layers * by_loops
 
 
 def fits(
@@ -188,8 +195,10 @@ def report(rows: Mapping[str, RateRow], *, reach: float = 2.0) -> Iterator[str]:
         reference = references.get(target.reference)
         if reference is not None and name != target.reference:
             yield transferred("one rate for all", fit, reference, factor=1.0)
-            if "standard" in parametrizations and ruled_factor(target) != 1.0:
-                yield transferred("today's rule", fit, reference, factor=ruled_factor(target))
+            for how, settings in RULES.items() if "standard" in parametrizations else ():
+                factor = ruled_factor(target, settings)
+                if abs(factor - 1.0) > 1e-9:
+                    yield transferred(how, fit, reference, factor=factor)
 
 
 def described(fit: RateFit) -> str:
