@@ -17,13 +17,14 @@ from runners.ground import prepare_ground, resolve_device
 from runners.machine.disk import find_shortage, sweep_bytes
 from runners.own_arms import require_certified
 from search.asked.experiment import Experiment
+from search.belief.rates import RATE
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.limits.feasibility import predicted_memory_bytes
 from search.limits.forecast import predicted_seconds
 from search.propose.contract import Capped, Done, Proposed
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
-from search.propose.tuning import RATE, STEP_SCALE
+from search.propose.tuning import STEP_SCALE
 from search.record.homes import require_plain
 from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
 from search.record.trial import Outcome, Proposal, TrialState

@@ -62,12 +62,21 @@ class Experiment(Settings):
             find_arm(arm)
         return arms
 
+    @property
+    def replicates_per_budget(self) -> int:
+        """Trials of each budget that repeat others with other seeds."""
+        asked = self.search.replicates_per_budget
+        if asked is not None:
+            return asked
+        per_budget = self.trials // len(self.budget.train_flops)
+        return 2 * min(3, per_budget // 10)
+
     @model_validator(mode="after")
     def _more_than_replicates(self) -> Self:
-        repeats = self.search.replicates_per_budget * len(self.budget.train_flops)
+        repeats = self.replicates_per_budget * len(self.budget.train_flops)
         if repeats and repeats >= self.trials:
             raise ValueError(
-                f"search.replicates_per_budget = {self.search.replicates_per_budget} over "
+                f"search.replicates_per_budget = {self.replicates_per_budget} over "
                 f"{len(self.budget.train_flops)} budgets takes all of the {self.trials} trials; "
                 f"ask for more trials or fewer replicates"
             )

@@ -443,22 +443,26 @@ class SearchSettings(Settings):
     candidates: Count = 4
     """TPE only: proposals among which a model of the loss over all budgets of the arm chooses; 1
     takes TPE's first."""
-    replicates_per_budget: CountOrNone = 0
-    """Of the sweep's trials, how many of each budget repeat its leaders with other seeds."""
+    replicates_per_budget: CountOrNone | None = None
+    """Of the sweep's trials, how many of each budget repeat others with other seeds: two baselines
+    at once, the leaders at the end; left out: two of every ten, at most six; 0: none."""
     leaders: Count = 3
     """Configurations of a budget that replicates are spread over, best first."""
 
 
 class TuningSettings(Settings):
-    """The stage that tunes every arm at the smallest budget before arms are compared."""
+    """How every arm comes to its own learning rate before and while arms are compared."""
 
     learning_rate_multipliers: OneOrMore[Multiplier] = ()
-    """Multiples of the rule's learning rate that are tried; none: no tuning."""
+    """Multiples of the rule's learning rate that each arm begins with at the smallest budget; from
+    then on a model of the best rate chooses, and asks for rates where it is unsure. None: all train
+    at the rule's rate, or at those of the axis."""
     step_scale_inits: OneOrMore[Start] = ()
     """Starts of the step scales that are tried, at the tuned learning rate, beside the axis's own;
     none: as the axis."""
     check_largest: Flag = True
-    """Whether the largest budget tries the rates beside the tuned one, on each arm's leader."""
+    """Whether the last trials of the largest budget try the rates beside that of each arm's
+    leader."""
 
     @field_validator("learning_rate_multipliers", "step_scale_inits")
     @classmethod

@@ -10,12 +10,20 @@ from collections.abc import Iterator, Mapping
 from search.asked.experiment import Experiment
 from search.asked.settings import Sampler
 from search.belief.arm_models import ArmModels
+from search.belief.rates import RATE, RateModel
 from search.limits.feasibility import graded_limits
 from search.propose.acquisition import any_failed, around_leaders, choose
 from search.propose.baselines import baselines
-from search.propose.cells import Cell, Ground, cell_axes, require_within_limits, resolve
+from search.propose.cells import (
+    Cell,
+    Ground,
+    at_rate,
+    cell_axes,
+    require_within_limits,
+    resolve,
+)
 from search.propose.samplers import CHOOSING_SAMPLERS, CellStudy, Observation
-from search.propose.tuning import RATE, STEP_SCALE, transferred
+from search.propose.tuning import STEP_SCALE
 from search.propose.tuning_stages import TunedArm
 from search.record.ledger import TrialRecord
 from search.record.trial import FAILED_STATES, Proposal, Purpose
@@ -73,6 +81,19 @@ class CellSearch:
         require_within_limits(self.experiment, proposal)
         return proposal
 
+    def baseline(
+        self, cell: Cell, mine: list[TrialRecord], *, tuned: TunedArm, rates: RateModel | None
+    ) -> Proposal | None:
+        """The next of the cell's baselines, at the rate believed best; None where all are known.
+
+        A baseline is a shape: it is known at whatever rate it was trained.
+        """
+        tried = {_shape(record.proposal.axes) for record in mine}
+        for proposal in self.baselines(cell, self.axes_around(cell.arm, tuned)):
+            if _shape(proposal.axes) not in tried:
+                return self._at_best_rate(proposal, rates)
+        return None
+
     def propose(
         self,
         cell: Cell,
@@ -81,13 +102,11 @@ class CellSearch:
         known: set[str],
         *,
         tuned: TunedArm,
+        rates: RateModel | None,
         sampler: Sampler,
     ) -> Proposal | None:
-        """The cell's baseline, or the best of its candidates that are new and feasible."""
+        """The best of the sampler's candidates that are new and feasible."""
         axes = self.axes_around(cell.arm, tuned)
-        for proposal in self.baselines(cell, axes):
-            if proposal.config_hash not in known:
-                return proposal
         settings = self.experiment.search
         models = sampler == "tpe" and settings.candidates > 1
         past_startup = len(mine) >= settings.startup_trials
@@ -95,13 +114,14 @@ class CellSearch:
         careful = models and model is None and any_failed(records, cell)
         wanted = 1 if model is None else settings.candidates
         wanted = CAREFUL_CANDIDATES if careful else wanted
-        found = self._sampled(cell, axes, mine, known, sampler=sampler, wanted=wanted)
+        found = self._sampled(cell, axes, mine, known, rates=rates, sampler=sampler, wanted=wanted)
         if model is not None:
             seed = f"{self._seed(cell)}/{len(mine)}"
             near = around_leaders(axes, cell, records, seed=seed)
-            found |= self._feasible(cell, near, known)
+            found |= self._feasible(cell, near, known, rates=rates)
         if not found:
-            return next(iter(self._feasible(cell, _grid(axes), known, limit=1).values()), None)
+            grid = self._feasible(cell, _grid(axes), known, rates=rates, limit=1)
+            return next(iter(grid.values()), None)
         if model is None and not careful:
             return next(iter(found.values()))
         return choose(list(found.values()), cell, records, model=model, models=self._models)
@@ -113,6 +133,7 @@ class CellSearch:
         mine: list[TrialRecord],
         known: set[str],
         *,
+        rates: RateModel | None,
         sampler: Sampler,
         wanted: int,
     ) -> dict[str, Proposal]:
@@ -126,13 +147,13 @@ class CellSearch:
             seed=self._seed(cell),
         )
         found: dict[str, Proposal] = {}
-        seen = {frozenset(record.proposal.axes.items()) for record in mine}
+        seen = {_point(record.proposal.axes, rates) for record in mine}
         asks = MAX_ADAPTIVE_ASKS if sampler in CHOOSING_SAMPLERS else MAX_ASKS
         for _ in range(MAX_GRID if sampler == "grid" else asks):
             point = study.ask()
             if point is None or len(found) == wanted:
                 break
-            if frozenset(point.items()) in seen:
+            if _point(point, rates) in seen:
                 continue
             try:
                 proposal = resolve(self.experiment, self.ground, cell, point, purpose="search")
@@ -140,6 +161,7 @@ class CellSearch:
                 self.why_not[cell] = str(error)
                 study.refuse(OFF_BUDGET_EXCESS)
                 continue
+            proposal = self._at_best_rate(proposal, rates)
             excess = self._excess(proposal)
             if excess > 0:
                 study.refuse(excess)
@@ -153,12 +175,14 @@ class CellSearch:
         points: Iterator[dict[str, AxisValue]],
         known: set[str],
         *,
+        rates: RateModel | None,
         limit: int = MAX_GRID,
     ) -> dict[str, Proposal]:
         """Proposals at points that are new and feasible, by configuration hash."""
         found: dict[str, Proposal] = {}
         for point in itertools.islice(points, MAX_GRID):
             proposal = self.attempt(cell, point, purpose="search")
+            proposal = proposal and self._at_best_rate(proposal, rates)
             if proposal is not None and proposal.config_hash not in known:
                 found[proposal.config_hash] = proposal
                 if len(found) == limit:
@@ -184,10 +208,17 @@ class CellSearch:
             self._excesses[key] = max(grades.values())
         return self._excesses[key]
 
+    def _at_best_rate(self, proposal: Proposal, rates: RateModel | None) -> Proposal:
+        """The proposal at the rate believed best for its shape, where arms are tuned."""
+        if rates is None:
+            return proposal
+        return at_rate(self.experiment, proposal, rates.at(proposal).multiplier)
+
     def axes_around(self, arm: str, tuned: TunedArm) -> dict[str, tuple[AxisValue, ...]]:
-        """The arm's axes, around what was tuned."""
+        """The arm's axes, around what was tuned: a tuned arm's rate is no axis of its search."""
         axes = cell_axes(self.experiment, arm)
-        axes[RATE] = transferred(axes[RATE], tuned.learning_rate_multiplier)
+        if tuned.tuned:
+            axes[RATE] = (1.0,)
         if tuned.step_scale_init is not None:
             axes[STEP_SCALE] = (tuned.step_scale_init,)
         return axes
@@ -203,6 +234,18 @@ class CellSearch:
     def _seed(self, cell: Cell) -> int:
         text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"
         return zlib.crc32(text.encode())
+
+
+def _shape(axes: Mapping[str, AxisValue]) -> frozenset[tuple[str, AxisValue]]:
+    """A point without what tuning sets."""
+    return frozenset((k, value) for k, value in axes.items() if k not in (RATE, STEP_SCALE))
+
+
+def _point(
+    axes: Mapping[str, AxisValue], rates: RateModel | None
+) -> frozenset[tuple[str, AxisValue]]:
+    """A point; without its rate where that is chosen for it."""
+    return frozenset((k, value) for k, value in axes.items() if rates is None or k != RATE)
 
 
 def _observe(record: TrialRecord, excess: float) -> Observation:

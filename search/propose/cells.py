@@ -6,10 +6,10 @@ A *cell* is one arm at one budget; it has its own study.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from search.asked.experiment import Experiment
-from search.asked.recipe import recipe
+from search.asked.recipe import learning_rate, recipe
 from search.limits.feasibility import broken_limits
 from search.record.trial import Precision, Proposal, Purpose, TrialConfig
 from spaces.architecture import CommonFields
@@ -108,6 +108,23 @@ def resolve(
         purpose=purpose,
         nominal_alpha=solution.nominal_alpha,
         attained_alpha=solution.attained_alpha,
+    )
+
+
+def at_rate(experiment: Experiment, proposal: Proposal, multiplier: float) -> Proposal:
+    """The same shape at another multiple of the rule's learning rate."""
+    config = proposal.config
+    rate = learning_rate(
+        experiment.training,
+        arm=proposal.arm,
+        architecture=config.architecture,
+        multiplier=multiplier,
+    )
+    training = replace(config.training, learning_rate=rate)
+    return replace(
+        proposal,
+        config=replace(config, training=training),
+        axes=dict(proposal.axes) | {LEARNING_RATE_MULTIPLIER.name: multiplier},
     )
 
 

@@ -1,10 +1,11 @@
 """Which trial next? A pure function of the experiment and of what is known.
 
 Arms are tuned first where the experiment asks for it. Then cells (one arm at one budget) take
-turns: the one with the fewest trials is next. Each starts with its baselines, then its sampler
-proposes; a proposal whose identity is known already, that no shape can meet or that breaks a known
-limit is passed over for the sampler's next. The last trials check the tuned rates at the largest
-budget and repeat the leaders with other seeds.
+turns: the one with the fewest trials is next. Each starts with its baselines; two of each budget
+are repeated at once, so that its noise is known. Then a cell tries another rate where the best one
+is uncertain and that may cost, or its sampler proposes; a proposal whose identity is known already,
+that no shape can meet or that breaks a known limit is passed over for the sampler's next. The last
+trials check the rates of the leaders at the largest budget and repeat the leaders with other seeds.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from search.asked.experiment import Experiment
+from search.belief.rates import RATE, RateModel, RateModels
 from search.limits.caps import (
     committed_flops,
     flops_cap_reached,
@@ -31,9 +33,10 @@ from search.propose.cells import (
 from search.propose.cells import Ground as Ground
 from search.propose.contract import Capped, Done, Next, Proposed, Waiting
 from search.propose.pruning import may_prune, why_prune
-from search.propose.replicates import next_replicate, owed_replicates
+from search.propose.rate_trials import next_rate_trial
+from search.propose.replicates import first_replicate, next_replicate, owed_replicates
 from search.propose.samplers import CHOOSING_SAMPLERS
-from search.propose.tuning import RATE, STEP_SCALE, possible_rates
+from search.propose.tuning import STEP_SCALE
 from search.propose.tuning_stages import Stage, TunedArm, edge_checks, tune
 from search.record.ledger import TrialRecord
 from search.record.trial import Proposal
@@ -62,6 +65,7 @@ class SweepProposer:
             for arm in experiment.arms
         ]
         self._search = CellSearch(experiment, ground)
+        self._rates = RateModels()
         self._exhausted: set[Cell] = set()
 
     def next(
@@ -142,7 +146,7 @@ class SweepProposer:
             return f"{cell.arm} at {cell.budget.train_flops:.3g} FLOPs is no longer asked for"
         allowed = self._allowed_values(cell.arm)
         for name, value in proposal.axes.items():
-            if value not in allowed.get(name, ()):
+            if name in allowed and value not in allowed[name]:
                 return f"axes.{name} no longer holds {value}"
         repeats = proposal.purpose == "replicate"  # which has seeds of its own
         try:
@@ -176,7 +180,8 @@ class SweepProposer:
         if left <= len(checks) + len(repeats):
             return self._last_stage(records, known, checks, repeats)
         standing_in = foresee and any(is_pending(record) for record in records)
-        found = self._search_cells(records, known, tuned, standing_in)
+        found = self._start_cells(records, known, tuned)
+        found = found or self._search_cells(records, known, tuned, standing_in)
         if found is None and len(self._exhausted) == len(self.cells):
             return self._last_stage(records, known, checks, repeats)
         return found
@@ -219,8 +224,9 @@ class SweepProposer:
         """Checks of tuned rates at the largest budget, and replicates, that are still to come."""
         budgets = sorted({cell.train_flops for cell in self.cells})
         tuning = self.experiment.tuning
-        checks = edge_checks(tuning, self._at_rate, tuned, records, largest=budgets[-1])
-        per_budget = self.experiment.search.replicates_per_budget
+        arms = [arm for arm, choice in tuned.items() if choice.tuned and tuning.check_largest]
+        checks = edge_checks(self._at_rate, arms, records, largest=budgets[-1])
+        per_budget = self.experiment.replicates_per_budget
         return checks, owed_replicates(records, budgets, per_budget=per_budget)
 
     def _at_rate(self, leader: TrialRecord, multiplier: float) -> Proposal | None:
@@ -239,25 +245,45 @@ class SweepProposer:
             return check
         for budget in repeats:
             found = next_replicate(records, budget, leaders=self.experiment.search.leaders)
-            if found is None:
-                continue
-            original, number = found
-            config, cell = original.proposal.config, cell_of(original.proposal)
-            for seed in itertools.count(number):
-                proposal = resolve(
-                    self.experiment,
-                    self.ground,
-                    cell,
-                    original.proposal.axes,
-                    purpose="replicate",
-                    init_seed=config.init_seed + seed,
-                    data_seed=config.data_seed + seed,
-                )
-                if proposal.config_hash not in known:
-                    return proposal
+            if found is not None:
+                return self._repeat(*found, known)
         return None
 
+    def _repeat(self, original: TrialRecord, number: int, known: set[str]) -> Proposal:
+        """A trial again, with the first seeds from a number on that are new."""
+        config, cell = original.proposal.config, cell_of(original.proposal)
+        for seed in itertools.count(number):
+            proposal = resolve(
+                self.experiment,
+                self.ground,
+                cell,
+                original.proposal.axes,
+                purpose="replicate",
+                init_seed=config.init_seed + seed,
+                data_seed=config.data_seed + seed,
+            )
+            if proposal.config_hash not in known:
+                break
+        return proposal
+
     # Search
+
+    def _start_cells(
+        self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
+    ) -> Proposal | None:
+        """The first baseline of a cell that has none; then, a budget's first replicates."""
+        by_cell = self._by_cell(records)
+        for cell in self._ready(tuned):
+            if not _turns(by_cell[cell]):
+                found = self._baseline(cell, records, by_cell[cell], tuned[cell.arm])
+                if found is not None:
+                    return found
+        per_budget = self.experiment.replicates_per_budget
+        for budget in sorted({cell.train_flops for cell in self._ready(tuned)}):
+            repeat = first_replicate(records, budget, per_budget=per_budget)
+            if repeat is not None:
+                return self._repeat(*repeat, known)
+        return None
 
     def _search_cells(
         self,
@@ -271,13 +297,16 @@ class SweepProposer:
         sampler = self.experiment.search.sampler
         if standing_in and sampler in CHOOSING_SAMPLERS:
             sampler = "random"
-        by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
-        for record in records:
-            by_cell[cell_of(record.proposal)].append(record)
-        ready = [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
-        for cell in sorted(ready, key=lambda cell: _turns(by_cell[cell])):
-            proposal = self._search.propose(
-                cell, records, by_cell[cell], known, tuned=tuned[cell.arm], sampler=sampler
+        by_cell = self._by_cell(records)
+        for cell in sorted(self._ready(tuned), key=lambda cell: _turns(by_cell[cell])):
+            mine, choice = by_cell[cell], tuned[cell.arm]
+            rates = self._rates_of(cell, records, choice)
+            proposal = (
+                self._search.baseline(cell, mine, tuned=choice, rates=rates)
+                or self._rate_trial(mine, known, rates)
+                or self._search.propose(
+                    cell, records, mine, known, tuned=choice, rates=rates, sampler=sampler
+                )
             )
             if proposal is not None:
                 return proposal
@@ -287,6 +316,42 @@ class SweepProposer:
             raise RequestError(f"no trial fits this experiment: {reasons[0]}")
         return None
 
+    def _by_cell(self, records: list[TrialRecord]) -> dict[Cell, list[TrialRecord]]:
+        by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}
+        for record in records:
+            by_cell[cell_of(record.proposal)].append(record)
+        return by_cell
+
+    def _ready(self, tuned: Mapping[str, TunedArm]) -> list[Cell]:
+        """Cells that may be searched."""
+        return [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
+
+    # Rates
+
+    def _baseline(
+        self, cell: Cell, records: list[TrialRecord], mine: list[TrialRecord], choice: TunedArm
+    ) -> Proposal | None:
+        rates = self._rates_of(cell, records, choice)
+        return self._search.baseline(cell, mine, tuned=choice, rates=rates)
+
+    def _rates_of(
+        self, cell: Cell, records: list[TrialRecord], choice: TunedArm
+    ) -> RateModel | None:
+        """What is believed of an arm's rates, where it is tuned."""
+        return self._rates.of(cell.arm, records) if choice.tuned else None
+
+    def _rate_trial(
+        self, mine: list[TrialRecord], known: set[str], rates: RateModel | None
+    ) -> Proposal | None:
+        """Another rate for a cell's leader, where it is worth a run."""
+
+        def at(proposal: Proposal, multiplier: float) -> Proposal | None:
+            point = dict(proposal.axes) | {RATE: multiplier}
+            found = self._search.attempt(cell_of(proposal), point, purpose="tuning")
+            return None if found is None or found.config_hash in known else found
+
+        return None if rates is None else next_rate_trial(rates, mine, at)
+
     # Axes
 
     def _allowed_values(self, arm: str) -> dict[str, set[AxisValue]]:
@@ -295,7 +360,7 @@ class SweepProposer:
         allowed: dict[str, set[AxisValue]] = {name: set(values) for name, values in axes.items()}
         settings = self.experiment.tuning
         if settings.learning_rate_multipliers:
-            allowed[RATE] |= possible_rates(settings, axes[RATE])
+            del allowed[RATE]  # any multiple may be chosen
             if STEP_SCALE in allowed:
                 allowed[STEP_SCALE] |= set(settings.step_scale_inits)
         return allowed

@@ -6,13 +6,16 @@ of every configuration has the same data order, so that comparisons can be paire
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from search.belief.arm_models import denoised_losses
-from search.belief.seed_noise import budget_noise, configuration_key
+from search.belief.rates import log_multiplier
+from search.belief.seed_noise import Key, budget_noise, configuration_key
 from search.record.ledger import TrialRecord
-from search.record.trial_records import is_pending
+from search.record.trial_records import is_pending, loss_of
+from spaces.parameters import count_parameters
 
 
 def owed_replicates(
@@ -21,6 +24,51 @@ def owed_replicates(
     """Budgets (training FLOPs) that lack replicates, each as often as it lacks one."""
     there = Counter(r.proposal.budget.train_flops for r in records if _is_replicate(r))
     return [budget for budget in budgets for _ in range(per_budget - there[budget])]
+
+
+FIRST_REPLICATES = 2
+"""Trials of each budget that are repeated as soon as its baselines are known."""
+
+
+def first_replicate(
+    records: Sequence[TrialRecord], budget: float, *, per_budget: int
+) -> tuple[TrialRecord, int] | None:
+    """The trial to repeat first at a budget, and the number of its replicate; None where there are
+    enough or nothing is there to repeat.
+
+    Two of different sizes with the same data order: what both move by is shared, the rest is not.
+    """
+    mine = [record for record in records if record.proposal.budget.train_flops == budget]
+    repeated = {configuration_key(r.proposal) for r in mine if _is_replicate(r)}
+    if len(repeated) >= min(FIRST_REPLICATES, per_budget):
+        return None
+    starts: dict[Key, TrialRecord] = {}
+    for record in sorted(filter(_may_be_first, mine), key=_nearest_to_best):
+        starts.setdefault(configuration_key(record.proposal, any_rate=True), record)
+    if not starts:
+        return None
+    first, *_ = starts.values()
+    size = _log_parameters(first)
+    other = max(starts.values(), key=lambda start: abs(_log_parameters(start) - size))
+    for start in (first, other):
+        if configuration_key(start.proposal) not in repeated:
+            return start, 1
+    return None
+
+
+def _may_be_first(record: TrialRecord) -> bool:
+    asked = record.proposal.purpose in ("baseline", "tuning")
+    return asked and (record.is_result or is_pending(record))
+
+
+def _nearest_to_best(record: TrialRecord) -> tuple[float, float, int]:
+    """Results by loss; then what waits, nearest to the rule's rate first."""
+    loss = loss_of(record) if record.is_result else math.inf
+    return loss, abs(log_multiplier(record.proposal)), record.number
+
+
+def _log_parameters(record: TrialRecord) -> float:
+    return math.log(count_parameters(record.proposal.config.architecture).total)
 
 
 def next_replicate(

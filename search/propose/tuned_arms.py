@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from search.belief.rates import RATE
 from search.belief.seed_noise import Key, configuration_key, is_better
-from search.propose.tuning import RATE, STEP_SCALE, choose_value
+from search.propose.tuning import STEP_SCALE, choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial_records import loss_of
 

@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.asked.settings import TuningSettings
-from search.propose.tuning import RATE, STEP_SCALE, Choice, choose_value, neighbours
+from search.belief.rates import RATE
+from search.propose.rate_trials import leader, neighbours
+from search.propose.tuning import STEP_SCALE, Choice, choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial import Proposal
 from search.record.trial_records import is_pending, loss_of
@@ -105,41 +107,37 @@ def _list(
 
 
 def edge_checks(
-    settings: TuningSettings,
     at_rate: Callable[[TrialRecord, float], Proposal | None],
-    tuned: Mapping[str, TunedArm],
+    arms: Sequence[str],
     records: Sequence[TrialRecord],
     *,
     largest: float,
 ) -> list[Proposal]:
-    """Trials of the rates beside each arm's at the largest budget that are still to come.
+    """Trials of the rates beside that of each arm's leader at the largest budget that are still to
+    come.
 
     ``at_rate`` resolves an arm's leader at another multiple of the rule's rate. What is known
     already, whoever asked for it, is no longer to come.
     """
-    if not (settings.learning_rate_multipliers and settings.check_largest):
-        return []
     known = {record.config_hash for record in records}
     checks: dict[str, Proposal] = {}
-    for arm, choice in tuned.items():
-        leader = _leader(arm, records, largest)
-        if leader is None:
+    for arm in arms:
+        leading = leader(_searched(arm, records, largest))
+        if leading is None:
             continue
-        for multiplier in neighbours(settings, choice.learning_rate_multiplier):
-            proposal = at_rate(leader, multiplier)
+        for multiplier in neighbours(leading.proposal):
+            proposal = at_rate(leading, multiplier)
             if proposal is not None and proposal.config_hash not in known:
                 checks[proposal.config_hash] = proposal
     return list(checks.values())
 
 
-def _leader(arm: str, records: Sequence[TrialRecord], budget: float) -> TrialRecord | None:
-    """An arm's best result at a budget of those that were searched for; what waits stands in."""
-    searched = [
+def _searched(arm: str, records: Sequence[TrialRecord], budget: float) -> list[TrialRecord]:
+    """An arm's trials at a budget that were searched for, not asked for to check a rate."""
+    return [
         record
         for record in records
         if record.proposal.arm == arm
         and record.proposal.budget.train_flops == budget
         and record.proposal.purpose in ("baseline", "search")
     ]
-    results = sorted((r for r in searched if r.is_result), key=lambda r: (loss_of(r), r.number))
-    return next(iter(results or filter(is_pending, searched)), None)

@@ -13,7 +13,7 @@ from search.propose.contract import Done, Proposed, Proposer, Waiting, first_of
 from search.propose.listed import ListedProposer
 from search.propose.proposer import SweepProposer
 from search.propose.tuned_arms import arm_tunings
-from search.propose.tuning_stages import TunedArm, edge_checks
+from search.propose.tuning_stages import edge_checks
 from search.record.trial import Proposal, Purpose
 from search.record.trial_records import TrialRecord
 from tests.search.records import queued, record_of
@@ -85,12 +85,10 @@ def test_what_the_other_arm_tried_is_no_longer_owed() -> None:
         layers = leader.proposal.config.architecture.num_layers
         return trial("standard", LARGE, multiplier, "tuning", layers=layers)
 
-    tuned = {"standard": TunedArm(learning_rate_multiplier=1.0, tuned=True)}
     largest = LARGE.train_flops
     assert largest is not None
-    settings = EXPERIMENT.tuning
-    assert edge_checks(settings, at_rate, tuned, records, largest=largest) == []
-    owed = edge_checks(settings, at_rate, tuned, records[:4], largest=largest)
+    assert edge_checks(at_rate, ["standard"], records, largest=largest) == []
+    owed = edge_checks(at_rate, ["standard"], records[:4], largest=largest)
     assert [each.axes["learning_rate_multiplier"] for each in owed] == [0.5, 2.0]
 
 

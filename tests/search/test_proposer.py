@@ -104,7 +104,13 @@ def test_a_cell_starts_with_its_baselines():
 def test_a_finite_space_ends_the_sweep_instead_of_repeating():
     axes = {"num_loops": [1], "num_layers": [1, 2], "d_model": [16, 32]}
     budget = {"train_flops": [2e10, 4e10]}
-    experiment = toy_experiment(trials=100, arms=["loop"], axes=axes, budget=budget)
+    experiment = toy_experiment(
+        trials=100,
+        arms=["loop"],
+        axes=axes,
+        budget=budget,
+        search={"replicates_per_budget": 0},
+    )
     assert len(play(experiment, bowl)) == 8  # four shapes at two budgets
 
 

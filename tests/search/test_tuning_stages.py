@@ -8,12 +8,15 @@ from collections import Counter
 
 import pytest
 
-from search.asked.settings import LimitSettings, TuningSettings
+from search.asked.settings import LimitSettings
+from search.belief.rate_standing import rate_standings
+from search.belief.rates import RATE
 from search.limits.caps import caps_in_words, committed_flops
 from search.propose.contract import Capped, first_of
 from search.propose.proposer import SweepProposer
+from search.propose.rate_trials import leader, neighbours
 from search.propose.tuned_arms import arm_tunings, tuning_of
-from search.propose.tuning import choose_value, neighbours
+from search.propose.tuning import choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial import OutcomeStatus, Proposal
 from tests.search.records import bowl, play, queued
@@ -57,22 +60,20 @@ def test_values_that_diverged_are_not_chosen_and_edges_are_named():
     assert choose_value({1.0: None}, logarithmic=True) is None
 
 
-def test_neighbours_go_on_beyond_the_list():
-    settings = TuningSettings(learning_rate_multipliers=(1, 2, 4))
-    assert neighbours(settings, 2) == (1, 4)
-    assert neighbours(settings, 4) == (2, 8)
-    assert neighbours(settings, 1) == (0.5, 2)
+def test_neighbours_lie_an_octave_away():
+    proposal = first_of(SweepProposer(toy_experiment(), GROUND).next([]))
+    assert proposal is not None
+    assert neighbours(proposal) == (0.5, 2.0)
 
 
 def test_every_arm_is_tuned_before_arms_are_compared():
     records = play(tuned_experiment(), bowl)
-    purposes = [record.proposal.purpose for record in records]
     stage = records[: 2 * len(TUNING["learning_rate_multipliers"])]
     assert {record.proposal.purpose for record in stage} == {"tuning"}
     assert {record.proposal.budget.train_flops for record in stage} == {2e9}
-    assert "tuning" not in purposes[len(stage) : -4]
-    later = [r for r in records[len(stage) :] if r.proposal.purpose != "tuning"]
-    assert {r.proposal.axes["learning_rate_multiplier"] for r in later} == {2.0}  # bowl's best
+    later = [r for r in records[len(stage) :] if r.proposal.purpose in ("baseline", "search")]
+    rates = {r.proposal.axes["learning_rate_multiplier"] for r in later}
+    assert rates <= {1.68179, 2.0, 2.37841}  # bowl's best is 2
 
 
 def test_step_scales_are_tuned_at_the_tuned_rate():
@@ -129,18 +130,18 @@ def test_the_largest_budget_checks_the_neighbours_of_the_tuned_rate():
         return lucky(proposal) - (0.1 if flops == 4e9 and rate == 1.0 else 0)
 
     records = play(tuned_experiment(), bowl)
-    checks = [r for r in records[10:] if r.proposal.purpose == "tuning"]
-    assert {r.proposal.budget.train_flops for r in checks} == {4e9}
     for arm in ("dual", "standard"):
-        rates = [
-            r.proposal.axes["learning_rate_multiplier"] for r in checks if r.proposal.arm == arm
-        ]
-        assert sorted(rates) == [1.0, 4.0]
+        there = [r for r in records if r.proposal.arm == arm and _flops(r) == 4e9]
+        leading = leader([r for r in there if r.proposal.purpose != "tuning"])
+        assert leading is not None
+        checked = {r.proposal.axes[RATE] for r in there if r.proposal.purpose == "tuning"}
+        assert checked >= set(neighbours(leading.proposal))
     assert {t.better_at_largest for t in arm_tunings(records).values()} == {None}
     noisy = play(tuned_experiment(trials=34, search={"replicates_per_budget": 2}), wavering)
     assert {t.better_at_largest for t in arm_tunings(noisy).values()} == {None}
-    moved = arm_tunings(play(tuned_experiment(), shifted))
-    assert {tuning.better_at_largest for tuning in moved.values()} == {1.0}
+    moved = rate_standings(play(tuned_experiment(trials=40), shifted))
+    best = {standing.best_multiplier for standing in moved if standing.train_flops == 4e9}
+    assert all(0.4 < multiplier < 0.8 for multiplier in best)  # the two parabolas' is 0.57
 
 
 def test_best_knows_tuned_transferred_and_neither():
@@ -159,16 +160,16 @@ def test_replicates_repeat_leaders_with_other_seeds_paired_by_data_order():
     records = play(experiment, lucky)
     repeats = [r for r in records if r.proposal.purpose == "replicate"]
     assert len(repeats) == 8
-    assert all(r.proposal.purpose == "replicate" for r in records[-8:])
+    assert all(r.proposal.purpose == "replicate" for r in records[-4:])
+    first = [next(r for r in repeats if _flops(r) == budget).number for budget in (2e9, 4e9)]
+    assert first == [2, 3]  # noise first: right after the baselines
     for budget in (2e9, 4e9):
         there = [r for r in records if r.proposal.budget.train_flops == budget]
-        originals = sorted(
-            (bowl(r.proposal), str(r.proposal.axes)) for r in there if r not in repeats
-        )
-        mine = [r for r in repeats if r in there]  # large luck: the two leaders stay a tie
-        assert {bowl(r.proposal) for r in mine} == {loss for loss, _ in originals[:2]}
-        seeds = [(r.proposal.config.init_seed, r.proposal.config.data_seed) for r in mine]
-        assert sorted(seeds) == [(1, 1), (1, 1), (2, 2), (2, 2)]
+        repeats = [r for r in there if r.proposal.purpose == "replicate"][2:]
+        originals = sorted(bowl(r.proposal) for r in there if r.proposal.purpose != "replicate")
+        assert {bowl(r.proposal) for r in repeats} <= set(originals[:4])
+        seeds = [(r.proposal.config.init_seed, r.proposal.config.data_seed) for r in repeats]
+        assert set(seeds) <= {(1, 1), (2, 2), (3, 3)}
     assert len({r.config_hash for r in records}) == len(records)
     assert all(SweepProposer(experiment, GROUND).why_set_aside(r) is None for r in records)
 
@@ -179,7 +180,8 @@ def test_replicates_are_not_spent_on_what_the_noise_tells_from_the_first():
     )
     repeats = [r for r in play(experiment, bowl) if r.proposal.purpose == "replicate"]
     for budget in (2e9, 4e9):  # without luck one repeat is enough to know the first
-        assert len({bowl(r.proposal) for r in repeats if _flops(r) == budget}) == 1
+        later = [r for r in repeats if _flops(r) == budget][2:]
+        assert len({bowl(r.proposal) for r in later}) == 1
 
 
 def test_what_failed_is_neither_repeated_nor_checked():
