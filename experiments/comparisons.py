@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import Leaderboard
 from experiments.command import talk
+from search.belief.gaps import ArmGap
+from search.belief.rate_standing import RateStanding
 from search.propose.tuned_arms import ArmTuning
 
 
@@ -15,30 +17,81 @@ def print_comparisons(found: Leaderboard) -> None:
     """What a reader of the leaderboard should know before arms are compared, and the gains."""
     for tuning in found.tunings:
         print(describe_tuning(tuning))
-    arms = {entry.record.proposal.arm for board in found.budgets for entry in board.entries}
-    untuned = sorted(arms - {tuning.arm for tuning in found.tunings})
-    if untuned:
-        print(f"learning rate by the rule, neither tuned nor transferred: {', '.join(untuned)}")
+    print_rates(found.rates)
+    print_gaps(found.gaps)
     print_gains(found.gains)
+
+
+def print_rates(rates: Sequence[RateStanding]) -> None:
+    """One row per arm, one column per budget; what was not examined is said, once."""
+    examined = [standing for standing in rates if standing.examined != "nowhere"]
+    if examined:
+        title = (
+            "learning rate of each arm's best, over the rule's [95 % interval of the best rate]: "
+            "nats that it may still cost"
+        )
+        _print_by_budget(title, [(s.arm, s.train_flops, _rate_cell(s)) for s in examined])
+    untried = sorted({standing.arm for standing in rates} - {each.arm for each in examined})
+    if untried:
+        print(
+            f"learning rate as asked, no other was tried on one configuration: "
+            f"{', '.join(untried)}; what it costs is not known"
+        )
+
+
+def _rate_cell(standing: RateStanding) -> str:
+    low, high = standing.interval
+    return (
+        f"{standing.multiplier:.3g} [{low:.2g}, {high:.2g}]: "
+        f"{'' if standing.may_cost_nats is None else f'{standing.may_cost_nats:.4f}'}"
+        f"{'' if standing.examined == 'here' else ' (by transfer)'}"
+    )
+
+
+def print_gaps(gaps: Sequence[ArmGap]) -> None:
+    """One row per arm, one column per budget: how far it lies behind the best, or a tie."""
+    if not gaps:
+        return
+    rows = [(gap.worse, gap.train_flops, _gap_cell(gap)) for gap in gaps]
+    _print_by_budget("nats behind the best arm of the budget, 95 % half-width", rows)
+    if any(gap.verdict == "unknown" for gap in gaps):
+        print("without replicates nothing says which of these gaps are luck")
+    behind = sorted(
+        {gap.worse for gap in gaps if gap.rate_nats is not None and gap.rate_nats >= gap.gap_nats}
+    )
+    if behind:
+        print(f"no more than their learning rate may cost them: {', '.join(behind)}")
+
+
+def _gap_cell(gap: ArmGap) -> str:
+    if gap.half_width_nats is None:
+        return f"{gap.gap_nats:.4f} (to {gap.better})"
+    tie = ", a tie" if gap.verdict == "tie" else ""
+    return f"{gap.gap_nats:.4f} ± {gap.half_width_nats:.4f}{tie} (to {gap.better})"
+
+
+def _print_by_budget(title: str, rows: Sequence[tuple[str, float, str]]) -> None:
+    """A table of cells by arm (rows) and training FLOPs (columns)."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("arm")
+    budgets = sorted({flops for _, flops, _ in rows})
+    for flops in budgets:
+        table.add_column(f"{flops:.3g} FLOPs", justify="right")
+    cells = {(arm, flops): cell for arm, flops, cell in rows}
+    for arm in sorted({arm for arm, _, _ in rows}):
+        table.add_row(arm, *(cells.get((arm, flops), "") for flops in budgets))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def print_gains(gains: Sequence[Gain]) -> None:
     """One row per arm, one column per budget; why a number or an interval is missing, once each."""
     if not any(gain.gain is not None for gain in gains):
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(
-        title="compute-equivalent gain over the standard arm, C_std(L) / C", title_justify="left"
-    )
-    table.add_column("arm")
-    for flops in sorted({gain.train_flops for gain in gains}):
-        table.add_column(f"{flops:.3g} FLOPs", justify="right")
-    for arm in sorted({gain.arm for gain in gains}):
-        own = sorted((g for g in gains if g.arm == arm), key=lambda gain: gain.train_flops)
-        table.add_row(arm, *map(_gain_cell, own))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    rows = [(gain.arm, gain.train_flops, _gain_cell(gain)) for gain in gains]
+    _print_by_budget("compute-equivalent gain over the standard arm, C_std(L) / C", rows)
     for why in sorted({gain.refused for gain in gains if gain.refused}):
         talk(f"gains: {why}")
 
@@ -54,8 +107,8 @@ def _gain_cell(gain: Gain) -> str:
 def describe_tuning(tuning: ArmTuning) -> str:
     """One line on how an arm came to its learning rate and to the start of its step scales."""
     text = (
-        f"{tuning.arm}: learning rate tuned at {tuning.tuned_at_flops:.3g} FLOPs to "
-        f"{tuning.learning_rate_multiplier:g} x the rule, transferred by the rule"
+        f"{tuning.arm}: first rates tried at {tuning.tuned_at_flops:.3g} FLOPs, "
+        f"{tuning.learning_rate_multiplier:g} x the rule best"
     )
     if tuning.at_edge:
         text += "; at the edge of what was tried: try further"

@@ -14,6 +14,8 @@ from statistics import fmean
 
 from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
 from search.belief.arm_models import recommend
+from search.belief.gaps import ArmGap, arm_gaps
+from search.belief.rate_standing import RateStanding, rate_standings
 from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
 from search.propose.tuned_arms import ArmTuning, Tuning, arm_tunings, tuning_of
 from search.record.ledger import Ledger
@@ -69,6 +71,10 @@ class Leaderboard:
     """Smallest first; those without a result are absent."""
     tunings: tuple[ArmTuning, ...]
     """How each tuned arm came to its learning rate."""
+    rates: tuple[RateStanding, ...]
+    """At which rate each arm stands at each budget, and what that may still cost it."""
+    gaps: tuple[ArmGap, ...]
+    """Each arm beside the best of its budget: better, or a tie."""
     gains: tuple[Gain, ...]
     """What each family of arms is worth in compute beside the standard one."""
 
@@ -92,6 +98,8 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
             for target, group in groups.items()
         ),
         tunings=tuple(tunings.values()),
+        rates=tuple(rate_standings(records)),
+        gaps=tuple(arm_gaps(records)),
         gains=tuple(gains_of(groups, noises)),
     )
 

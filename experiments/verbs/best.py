@@ -75,6 +75,8 @@ def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any
             for board in found.budgets
         ],
         "tuning": [asdict(tuning) for tuning in found.tunings],
+        "learning_rates": [asdict(standing) for standing in found.rates],
+        "arm_gaps": [asdict(gap) for gap in found.gaps],
         "compute_equivalent_gains": [asdict(gain) for gain in found.gains],
     }
 

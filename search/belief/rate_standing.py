@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,15 +31,23 @@ class RateStanding:
     may_cost_nats: float | None
     """What its rate loses to the best one at most, with 95 % probability; None where the family was
     trained at several rates nowhere, so that only the prior would speak."""
+    spread_nats: float
+    """Standard deviation of what its rate loses to the best one; 0 where that is not examined."""
     examined: Examined
     """Where several rates were tried on one configuration: at this budget, at others, or not."""
 
 
-def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
-    """Every arm at every budget where it has a result, by arm and budget."""
+def rate_standings(
+    records: Sequence[TrialRecord], *, denoised: Mapping[str, float] | None = None
+) -> list[RateStanding]:
+    """Every arm at every budget where it has a result, by arm and budget.
+
+    ``denoised``: of `denoised_losses`, where they are known already.
+    """
     counted = [record for record in records if record.set_aside is None]
     results = [record for record in counted if record.is_result]
-    losses, models = denoised_losses(counted), RateModels()
+    losses = denoised_losses(counted) if denoised is None else denoised
+    models = RateModels()
     best: dict[tuple[str, float], TrialRecord] = {}
     for record in sorted(results, key=lambda r: (losses[r.config_hash], r.number)):
         best.setdefault((record.proposal.arm, _flops(record)), record)
@@ -57,6 +65,7 @@ def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
                 best_multiplier=belief.best_multiplier,
                 interval=belief.interval(),
                 may_cost_nats=belief.may_cost(log_multiplier(record.proposal)) if budgets else None,
+                spread_nats=belief.cost_spread(log_multiplier(record.proposal)) if budgets else 0.0,
                 examined="here" if flops in budgets else "elsewhere" if budgets else "nowhere",
             )
         )

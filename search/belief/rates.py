@@ -115,9 +115,18 @@ class BestRate:
 
     def may_cost(self, u: float, *, share: float = 0.95) -> float:
         """Nats that a rate loses to the best one at most, with the given probability."""
+        return _quantile(self._costs(u), self._mass, share)
+
+    def cost_spread(self, u: float) -> float:
+        """Standard deviation (nats) of what a rate loses to the best one."""
+        costs = self._costs(u)
+        mean = float(self._mass @ costs)
+        return math.sqrt(float(self._mass @ (costs - mean) ** 2))
+
+    def _costs(self, u: float) -> Floats:
+        """What a rate costs at each of the optima that are believed possible."""
         spread = self.means[:, None] + np.sqrt(self.variances)[:, None] * _NORMAL
-        costs = (_CURVATURES[:, None] * (u - spread) ** 2).ravel()
-        return _quantile(costs, self._mass, share)
+        return np.asarray((_CURVATURES[:, None] * (u - spread) ** 2).ravel())
 
     def interval(self) -> tuple[float, float]:
         """Multiples of the rule's rate between which the best lies with 95 % probability."""

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,12 @@ Key = tuple[str, float | None, str]
 
 LEVEL = 0.05
 """Chance to call a configuration worse that is as good as the first."""
+
+Noise: TypeAlias = tuple[float | None, int]
+"""A standard deviation in nats per token, None where nothing tells it; its degrees of freedom."""
+
+MIN_PAIRED_DEGREES = 4
+"""Degrees of freedom below which a paired estimate is too loose to be worth its pairing."""
 
 Losses = Mapping[int, float]
 """Loss in nats per token by data seed."""
@@ -98,6 +105,25 @@ def budget_noise(records: Sequence[TrialRecord]) -> BudgetNoise:
     return BudgetNoise(seed_noise_nats=noise, degrees_of_freedom=degrees, tied=frozenset(hashes))
 
 
+def pair_noise(records: Sequence[TrialRecord]) -> Noise:
+    """Seed noise of differences paired by data order, over the square root of two, pooled over
+    budgets; that of single runs while fewer than `MIN_PAIRED_DEGREES` tell it; None without
+    replicates."""
+    budgets: dict[float | None, list[TrialRecord]] = {}
+    for record in records:
+        budgets.setdefault(record.proposal.budget.train_flops, []).append(record)
+    losses = [_losses(by_configuration(group)) for group in budgets.values()]
+    paired = _pooled([_paired(each) for each in losses])
+    return paired if paired[1] >= MIN_PAIRED_DEGREES else _pooled([_within(x) for x in losses])
+
+
+def _pooled(noises: Sequence[Noise]) -> Noise:
+    """Of several estimates, weighted by their degrees of freedom."""
+    degrees = sum(each for _, each in noises)
+    squares = sum(each * (noise or 0.0) ** 2 for noise, each in noises)
+    return (math.sqrt(squares / degrees) if degrees else None), degrees
+
+
 def is_better(one: Proposal, other: Proposal, records: Sequence[TrialRecord]) -> bool:
     """Whether one configuration has a lower loss than another of its budget, and no tie.
 
@@ -121,14 +147,14 @@ def _mean(losses: Losses) -> float:
     return sum(losses.values()) / len(losses)
 
 
-def _noise_of_pairs(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
+def _noise_of_pairs(losses: Mapping[Key, Losses]) -> Noise:
     """Noise of differences paired by data order, over the square root of two, and its degrees of
     freedom; that of single runs without two configurations on the same two seeds."""
     paired, degrees = _paired(losses)
     return (paired, degrees) if paired is not None else _within(losses)
 
 
-def _within(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
+def _within(losses: Mapping[Key, Losses]) -> Noise:
     """Pooled standard deviation over seeds within configurations, and its degrees of freedom."""
     squares, degrees = 0.0, 0
     for seeds in losses.values():
@@ -138,7 +164,7 @@ def _within(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
     return (math.sqrt(squares / degrees) if degrees else None), degrees
 
 
-def _paired(losses: Mapping[Key, Losses]) -> tuple[float | None, int]:
+def _paired(losses: Mapping[Key, Losses]) -> Noise:
     """Standard deviation that is left when each data order's own effect is taken out.
 
     Residuals of loss = configuration + data seed over the configurations with replicates.

@@ -40,7 +40,7 @@ def first_replicate(
     """
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
     repeated = {configuration_key(r.proposal) for r in mine if _is_replicate(r)}
-    if len(repeated) >= min(FIRST_REPLICATES, per_budget):
+    if per_budget < FIRST_REPLICATES or len(repeated) >= FIRST_REPLICATES:
         return None
     starts: dict[Key, TrialRecord] = {}
     for record in sorted(filter(_may_be_first, mine), key=_nearest_to_best):

@@ -98,7 +98,9 @@ def test_a_person_reads_ties_tuning_and_gains(words, capfd):
     assert "=1" in said.out
     assert said.out.count("*") == 2 * 3  # each title's words, and the row that is recommended
     assert "seed noise" in said.out
-    assert "learning rate tuned at 1e+10 FLOPs" in said.out
+    assert "first rates tried at 1e+10 FLOPs" in said.out
+    assert "nats that it may still cost" in " ".join(said.out.split())
+    assert "nats behind the best arm" in said.out
     assert "compute-equivalent gain" in said.out + said.err
 
 

@@ -115,8 +115,11 @@ def test_reading_leaves_the_file_as_it_is(folder: Path) -> None:
 def test_the_same_command_goes_on_to_what_the_first_release_would_have_reached(
     folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Finished results are reused, the waiting trial runs, the preempted one goes on in its middle
-    and both sweeps propose what they would have proposed."""
+    """Finished results are reused, the waiting trial runs, the preempted one goes on in its middle.
+
+    The grid proposes what it would have proposed; the sweep that tunes its rates goes on with what
+    it has, by today's search.
+    """
     home = folder / "home"
     for sweep in SWEEPS:
         assert run(["sweep", str(folder / f"{sweep}.toml"), "--home", str(home), "--json"]) == 0
@@ -124,6 +127,12 @@ def test_the_same_command_goes_on_to_what_the_first_release_would_have_reached(
     for sweep in SWEEPS:
         records = records_of(folder, sweep)
         expected = EXPECTED["gone_on"][sweep]
+        if sweep == "second":
+            known = len(EXPECTED["sweeps"][sweep]["config_hashes"])
+            was_aside = [row["set_aside"] for row in EXPECTED["sweeps"][sweep]["trials"]]
+            assert [record.set_aside for record in records[:known]] == was_aside
+            assert len(records) == len(expected)
+            records, expected = records[:known], expected[:known]
         assert [record.config_hash for record in records] == [row[1] for row in rows(expected)]
         assert [record.state for record in records] == [row[2] for row in rows(expected)]
         for record, (*_, loss) in zip(records, rows(expected), strict=True):
