@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import Leaderboard
 from experiments.command import talk
@@ -18,6 +19,7 @@ def print_comparisons(found: Leaderboard) -> None:
     for tuning in found.tunings:
         print(describe_tuning(tuning))
     print_rates(found.rates)
+    print_freedoms(found.freedoms)
     print_gaps(found.gaps)
     print_gains(found.gains)
 
@@ -46,6 +48,17 @@ def _rate_cell(standing: RateStanding) -> str:
         f"{'' if standing.may_cost_nats is None else f'{standing.may_cost_nats:.4f}'}"
         f"{'' if standing.examined == 'here' else ' (by transfer)'}"
     )
+
+
+def print_freedoms(freedoms: Sequence[ArmFreedoms]) -> None:
+    """What each arm chose from, a line each, and where they had not the same to choose."""
+    for each in freedoms:
+        steps = each.shared["step scales"]
+        scales = "no step scales" if steps == "none" else f"step scales trained, starts {steps}"
+        print(f"{each.arm} chose: {', '.join(each.searched) or 'nothing'}; {scales}")
+    unequal = unequal_freedoms(freedoms)
+    if unequal is not None:
+        print(f"! {unequal}")
 
 
 def print_gaps(gaps: Sequence[ArmGap]) -> None:

@@ -16,6 +16,7 @@ from spaces.arms.registry import find_arm_object, is_known
 from spaces.errors import RequestError
 from spaces.identity import added
 
+StepScales = Literal["own", "trained"]
 GateMode = Literal["independent", "convex", "softmax", "fixed"]
 LoopOutput = Literal["mixture", "final", "average"]
 QKNorm = Literal["none", "before", "after"]
@@ -58,6 +59,9 @@ class CommonFields:
     """Start of the residual step scales before softplus; -7 is the paper's preset."""
     gate_bias_init: float = 0.0
     """Start of the gates' biases (their weights start at zero); 0 opens each gate half."""
+    step_scales: StepScales = added(as_before="own")
+    """Whether residual steps are scaled by trained parameters: as the arm comes (own), or trained
+    in an arm that comes without them (standard)."""
 
 
 FAMILY_FIELDS = frozenset(
@@ -70,6 +74,7 @@ FAMILY_FIELDS = frozenset(
         "wide_attention",
         "step_scale_init",
         "gate_bias_init",
+        "step_scales",
     }
 )
 """Fields of the dual-path family; an arm with fields of its own has none of them."""
@@ -200,6 +205,7 @@ def architecture_problems(architecture: Architecture) -> list[str]:
         ("gate_mode", get_args(GateMode)),
         ("loop_output", get_args(LoopOutput)),
         ("qk_norm", get_args(QKNorm)),
+        ("step_scales", get_args(StepScales)),
     ):
         if getattr(a, name) not in allowed:
             problems.append(f"{name} must be one of {', '.join(allowed)}, got {getattr(a, name)!r}")

@@ -43,6 +43,13 @@ class Axis:
     """Values lie below this; positive they always are where the scale is ``log``."""
     at_least: float | None = None
     """Of an experiment's values, those that an arm can have: the others are left out for it."""
+    freed_by: str | None = None
+    """An axis that gives an arm of another family the same freedom: beside such an arm, an
+    experiment that says nothing else tries ``freed`` values."""
+    freed: tuple[Any, ...] = ()
+    """See ``freed_by``."""
+    only_with: tuple[str, Any] | None = None
+    """Another axis, and the value of it without which this one means nothing."""
     read: Callable[[Architecture], AxisValue | None] | None = None
     """What a resolved architecture has of it; left out: the field of the axis's name."""
 

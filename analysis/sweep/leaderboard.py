@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
+from analysis.sweep.freedoms import ArmFreedoms, arm_freedoms
 from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
 from search.belief.arm_models import recommend
 from search.belief.gaps import ArmGap, arm_gaps
@@ -73,6 +74,8 @@ class Leaderboard:
     """How each tuned arm came to its learning rate."""
     rates: tuple[RateStanding, ...]
     """At which rate each arm stands at each budget, and what that may still cost it."""
+    freedoms: tuple[ArmFreedoms, ...]
+    """What each arm had to choose from."""
     gaps: tuple[ArmGap, ...]
     """Each arm beside the best of its budget: better, or a tie."""
     gains: tuple[Gain, ...]
@@ -99,6 +102,7 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
         ),
         tunings=tuple(tunings.values()),
         rates=tuple(rate_standings(records)),
+        freedoms=tuple(arm_freedoms(records)),
         gaps=tuple(arm_gaps(records)),
         gains=tuple(gains_of(groups, noises)),
     )

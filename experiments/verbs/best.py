@@ -76,6 +76,7 @@ def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any
         ],
         "tuning": [asdict(tuning) for tuning in found.tunings],
         "learning_rates": [asdict(standing) for standing in found.rates],
+        "freedoms": [asdict(freedoms) for freedoms in found.freedoms],
         "arm_gaps": [asdict(gap) for gap in found.gaps],
         "compute_equivalent_gains": [asdict(gain) for gain in found.gains],
     }

@@ -51,7 +51,6 @@ from spaces.architecture import GateMode, LoopOutput, QKNorm
 from spaces.arms.contract import Arm, find_arm
 from spaces.arms.dual_path import (
     ALPHA,
-    DEEP_MULTIPLIER,
     GATE_MODE,
     NUM_LOOPS,
     STEP_SCALE_INIT,
@@ -145,8 +144,9 @@ class AxisSettings(Settings):
     """K, uses of the deep block (and for the unrolled arm the factor on the layers)."""
     wide_multiplier: OneOrMore[Multiplier] = WIDE_MULTIPLIER.values
     """Wide FFN size over the width."""
-    deep_multiplier: OneOrMore[Multiplier] = DEEP_MULTIPLIER.values
-    """Deep FFN size over the width."""
+    deep_multiplier: OneOrMore[Multiplier] | None = None
+    """Deep FFN size over the width; left out: 8/3, and as free as the wide FFN's in arms that have
+    no other and compete with arms that have one."""
     alpha: OneOrMore[Share] = ALPHA.values
     """Nominal deep share of a layer's FLOPs; used by solve = both_ffn only."""
     num_layers: OneOrMore[Depth] = NUM_LAYERS.values
@@ -162,7 +162,9 @@ class AxisSettings(Settings):
 
     @field_validator("*")
     @classmethod
-    def _distinct(cls, values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _distinct(cls, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if values is None:
+            return None
         if not values:
             raise ValueError("needs at least one value")
         if len(set(values)) != len(values):
@@ -179,8 +181,8 @@ class AxisSettings(Settings):
         "learning_rate_multiplier",
     )
     @classmethod
-    def _sorted(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(sorted(values))
+    def _sorted(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return None if values is None else tuple(sorted(values))
 
     @model_validator(mode="after")
     def _of_known_arms(self) -> Self:
@@ -194,10 +196,14 @@ class AxisSettings(Settings):
             self.__pydantic_extra__[name] = checked_values(declared[name], values)  # type: ignore[index]
         return self
 
+    def says(self, name: str) -> bool:
+        """Whether the experiment gives an axis values of its own."""
+        return getattr(self, name, None) is not None
+
     def values_of(self, axis: Axis) -> tuple[Any, ...]:
         """The values of an axis: as asked, or those that its arm comes with."""
-        asked: tuple[Any, ...] = getattr(self, axis.name, axis.values)
-        return asked
+        asked: tuple[Any, ...] | None = getattr(self, axis.name, None)
+        return axis.values if asked is None else asked
 
 
 def declared_axes() -> dict[str, Axis]:

@@ -13,8 +13,8 @@ from search.asked.recipe import learning_rate, recipe
 from search.limits.feasibility import broken_limits
 from search.record.trial import Precision, Proposal, Purpose, TrialConfig
 from spaces.architecture import CommonFields
-from spaces.arms.contract import find_arm
-from spaces.axes import LEARNING_RATE_MULTIPLIER, AxisValue
+from spaces.arms.contract import Arm, find_arm
+from spaces.axes import LEARNING_RATE_MULTIPLIER, Axis, AxisValue
 from spaces.budget import Budget, axes_of, solve
 from spaces.errors import InfeasibleError
 
@@ -55,7 +55,27 @@ def cell_of(proposal: Proposal) -> Cell:
 def cell_axes(experiment: Experiment, arm: str) -> dict[str, tuple[AxisValue, ...]]:
     """The axes that an arm has, with the experiment's values; axes it lacks are absent."""
     axes = find_arm(arm).axes[experiment.budget.solve]
-    return {axis.name: axis.admitted(experiment.axes.values_of(axis)) for axis in axes}
+    values = {axis.name: axis.admitted(_asked(experiment, arm, axis)) for axis in axes}
+    return {
+        axis.name: values[axis.name]
+        for axis in axes
+        if axis.only_with is None or axis.only_with[1] in values[axis.only_with[0]]
+    }
+
+
+def _asked(experiment: Experiment, arm: str, axis: Axis) -> tuple[AxisValue, ...]:
+    """The values of an axis: as asked; else as free as arms of other families are."""
+    if axis.freed and not experiment.axes.says(axis.name):
+        own = find_arm(arm).family
+        others = (find_arm(other) for other in experiment.arms)
+        if any(_has_axis(other, axis.freed_by) for other in others if other.family != own):
+            return axis.freed
+    return experiment.axes.values_of(axis)
+
+
+def _has_axis(arm: Arm, name: str | None) -> bool:
+    """Whether an arm always has an axis."""
+    return any(axis.name == name and axis.only_with is None for axis in arm.all_axes())
 
 
 def resolve(

@@ -302,8 +302,8 @@ class SweepProposer:
             mine, choice = by_cell[cell], tuned[cell.arm]
             rates = self._rates_of(cell, records, choice)
             proposal = (
-                self._search.baseline(cell, mine, tuned=choice, rates=rates)
-                or self._rate_trial(mine, known, rates)
+                self._rate_trial(mine, known, rates)
+                or self._search.baseline(cell, mine, tuned=choice, rates=rates)
                 or self._search.propose(
                     cell, records, mine, known, tuned=choice, rates=rates, sampler=sampler
                 )

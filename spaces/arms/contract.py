@@ -138,6 +138,10 @@ class Arm:
         depth: int = architecture.num_layers
         return depth
 
+    def scales_steps(self, architecture: Shape) -> bool:
+        """Whether trained scales weigh what blocks add to the state."""
+        return False
+
     def describe(self, architecture: Architecture) -> str:
         """The shape in a few words, for a line of a log."""
         a = architecture

@@ -7,9 +7,10 @@ the wide path an enlarged one once, and gates weigh the two per token.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, get_args
 
-from spaces.architecture import UNIT_STEP_SCALE_INIT, Architecture, GateMode
+from spaces.architecture import UNIT_STEP_SCALE_INIT, Architecture, GateMode, StepScales
 from spaces.arms.contract import Arm, Readings, Readout, Shape
 from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis, SolveMode
 from spaces.parts.block_price import block_price
@@ -36,6 +37,10 @@ DEEP_MULTIPLIER = Axis(
     values=(8 / 3,),
     sizes="deep_ffn",
 )
+ONLY_MULTIPLIER = replace(
+    DEEP_MULTIPLIER, freed_by="wide_multiplier", freed=(4 / 3, 2.0, 8 / 3, 4.0, 6.0)
+)
+"""The same of an arm that has no other feed-forward."""
 ALPHA = Axis(
     name="alpha",
     doc="Nominal deep share of a layer's FLOPs; used by solve = both_ffn only.",
@@ -50,6 +55,16 @@ STEP_SCALE_INIT = Axis(
     role="common",
     scale="linear",
 )
+STEP_SCALES = Axis(
+    name="step_scales",
+    doc="Whether residual steps have trained scales: as the arm comes (own), or trained.",
+    values=("own",),
+    role="common",
+    scale="category",
+    choices=get_args(StepScales),
+    freed_by="step_scale_init",
+    freed=("trained",),
+)
 GATE_MODE = Axis(
     name="gate_mode",
     doc="How the dual arm mixes its paths.",
@@ -62,6 +77,13 @@ GATE_MODE = Axis(
 TRAINED = (LEARNING_RATE_MULTIPLIER, STEP_SCALE_INIT)
 """Axes of every arm with trained step scales, after those of its shape."""
 
+PERHAPS_TRAINED = (
+    LEARNING_RATE_MULTIPLIER,
+    STEP_SCALES,
+    replace(STEP_SCALE_INIT, only_with=(STEP_SCALES.name, "trained")),
+)
+"""Axes of an arm that may have them."""
+
 DEEP_SHARE = Readout(name="deep_share", doc="Gate of the deep path over the sum of both.")
 GATE_ENTROPY = Readout(name="gate_entropy_nats", doc="Binary entropy of the deep share.")
 
@@ -72,7 +94,8 @@ class DualPathArm(Arm):
     has_deep_path: bool = True
     has_wide_path: bool = False
     has_step_scales: bool = True
-    """Whether the deep path's residual steps are scaled by trained parameters."""
+    """Whether the deep path's residual steps are scaled by trained parameters, whatever the
+    architecture says."""
 
     @property
     def has_gates(self) -> bool:
@@ -83,6 +106,10 @@ class DualPathArm(Arm):
         """Whether per-token routers mix the loops."""
         return self.has_loop and bool(shape.loop_output == "mixture")
 
+    def scales_steps(self, shape: Shape) -> bool:
+        """Whether the deep path's residual steps are scaled by trained parameters."""
+        return self.has_step_scales or bool(shape.step_scales == "trained")
+
     def loops(self, shape: Shape) -> Any:
         """K; 1 where there is no loop."""
         return shape.num_loops if self.has_loop else 1
@@ -92,6 +119,11 @@ class DualPathArm(Arm):
         a, problems = architecture, []
         if a.num_loops > 1 and not self.has_loop:
             problems.append(f"the {a.arm} arm has no loop, got num_loops {a.num_loops}; use 1")
+        if self.has_step_scales and a.step_scales != "own":
+            problems.append(
+                f"the {a.arm} arm always trains its step scales; leave out step_scales = "
+                f"{a.step_scales!r}"
+            )
         present = {"deep_ffn": self.has_deep_path, "wide_ffn": self.has_wide_path}
         for name, is_there in present.items():
             size = getattr(a, name)
@@ -128,7 +160,10 @@ class DualPathArm(Arm):
 
     def variants(self, architecture: Architecture) -> dict[str, str]:
         """Attention of the wide path, what leaves the loops, and how gates mix."""
-        a, found = architecture, {}
+        a = architecture
+        found: dict[str, str] = {}
+        if a.step_scales != "own":
+            found["step scales"] = a.step_scales
         if self.has_wide_path:
             found["wide attention"] = "yes" if a.wide_attention else "no"
         if self.has_loop:
@@ -144,7 +179,7 @@ class DualPathArm(Arm):
         if self.has_deep_path:
             loops = self.loops(s)
             deep = block_price(s.d_model, s.deep_ffn, tokens).applied(loops)
-            if self.has_step_scales:
+            if self.scales_steps(s):
                 deep = deep + plain_price(parameters=loops)
         if self.has_wide_path:
             block = block_price(s.d_model, s.wide_ffn, tokens, attention=s.wide_attention)
@@ -164,7 +199,7 @@ class DualPathArm(Arm):
             architecture,
             has_deep_path=self.has_deep_path,
             has_wide_path=self.has_wide_path,
-            has_step_scales=self.has_step_scales,
+            has_step_scales=self.scales_steps(architecture),
             has_router=self.has_router(architecture),
         )
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from spaces.arms.dual_path import (
-    DEEP_MULTIPLIER,
     NUM_LOOPS,
+    ONLY_MULTIPLIER,
     TRAINED,
     DualPathArm,
     derives_everywhere,
@@ -17,7 +17,7 @@ class Loop(DualPathArm):
 
     name = "loop"
     has_loop = True
-    axes = one_path_axes(DEEP_MULTIPLIER, loops=(NUM_LOOPS,), others=TRAINED)
+    axes = one_path_axes(ONLY_MULTIPLIER, loops=(NUM_LOOPS,), others=TRAINED)
     derived = derives_everywhere("deep_ffn")
 
 

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spaces.architecture import Architecture, CommonFields
-from spaces.arms.dual_path import DEEP_MULTIPLIER, NUM_LOOPS, derives_everywhere, one_path_axes
+from spaces.arms.dual_path import (
+    NUM_LOOPS,
+    ONLY_MULTIPLIER,
+    PERHAPS_TRAINED,
+    derives_everywhere,
+    one_path_axes,
+)
 from spaces.arms.standard import ARM as STANDARD
 from spaces.arms.standard import Standard
-from spaces.axes import LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Point
+from spaces.axes import NUM_LAYERS, Point
 
 _LOOPS = replace(NUM_LOOPS, at_least=2, read=lambda architecture: None)
 
@@ -18,7 +24,7 @@ class Unrolled(Standard):
 
     name = "unrolled"
     spans_depths = False
-    axes = one_path_axes(DEEP_MULTIPLIER, loops=(_LOOPS,), others=(LEARNING_RATE_MULTIPLIER,))
+    axes = one_path_axes(ONLY_MULTIPLIER, loops=(_LOOPS,), others=PERHAPS_TRAINED)
     derived = derives_everywhere("deep_ffn")
 
     @property

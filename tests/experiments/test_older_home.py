@@ -117,12 +117,14 @@ def test_the_same_command_goes_on_to_what_the_first_release_would_have_reached(
 ) -> None:
     """Finished results are reused, the waiting trial runs, the preempted one goes on in its middle.
 
-    The grid proposes what it would have proposed; the sweep that tunes its rates goes on with what
-    it has, by today's search.
+    The grid proposes what it would have proposed, told to leave the standard arm without the step
+    scales that today's default gives it beside the loop's; the sweep that tunes its rates goes on
+    with what it has, by today's search.
     """
     home = folder / "home"
     for sweep in SWEEPS:
-        assert run(["sweep", str(folder / f"{sweep}.toml"), "--home", str(home), "--json"]) == 0
+        words = ["sweep", str(folder / f"{sweep}.toml"), "--home", str(home), "--json"]
+        assert run([*words, "--axes.step-scales", "own"]) == 0
     assert (home / "ledger.schema-1.sqlite").read_bytes()[:15] == b"SQLite format 3"
     for sweep in SWEEPS:
         records = records_of(folder, sweep)

@@ -91,7 +91,7 @@ def test_step_scales_are_tuned_at_the_tuned_rate():
     found = arm_tunings(records)
     assert found["dual"].learning_rate_multiplier == 2.0  # starts do not stand in for the rate
     assert (found["dual"].step_scale_init, found["dual"].step_scale_at_edge) == (-3.0, True)
-    assert found["standard"].step_scale_init is None
+    assert found["standard"].step_scale_init == -3.0  # as free as the dual arm beside it
 
 
 def test_the_search_waits_for_the_tuning_and_the_plan_does_not():

@@ -154,13 +154,7 @@ def _simulate_ours(
     if contender == "ours-no-cap":
         unlimited = experiment.limits.model_copy(update={"memory_bytes": None})
         experiment = experiment.model_copy(update={"limits": unlimited})
-    ground = Ground(
-        text_fingerprint="simulated",
-        vocab_size=truth.model.vocab_size,
-        num_validation_sequences=10**6,
-        precision="float32",
-    )
-    proposer = SweepProposer(experiment, ground)
+    proposer = SweepProposer(experiment, simulated_ground(truth))
     noise = np.random.default_rng(seed)
     records: list[TrialRecord] = []
     told: list[Told] = []
@@ -170,8 +164,8 @@ def _simulate_ours(
         proposal = first_of(proposer.next(records))
         if proposal is None:
             break
-        outcome, true_loss = _answer(truth, arm, proposal, noise)
-        records.append(_record(proposal, outcome, number=len(records)))
+        outcome, true_loss = answer_to(truth, arm, proposal, noise)
+        records.append(record_of_answer(proposal, outcome, number=len(records)))
         assert proposal.budget.train_flops is not None
         told.append(
             Told(
@@ -189,6 +183,16 @@ def _simulate_ours(
     return checkpoints
 
 
+def simulated_ground(truth: Truth) -> Ground:
+    """What a truth's proposals rest on."""
+    return Ground(
+        text_fingerprint="simulated",
+        vocab_size=truth.model.vocab_size,
+        num_validation_sequences=10**6,
+        precision="float32",
+    )
+
+
 def _recommended(records: list[TrialRecord], budget: float, contender: Contender) -> int:
     """Index of the trial that is recommended at a budget."""
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
@@ -199,21 +203,25 @@ def _recommended(records: list[TrialRecord], budget: float, contender: Contender
     return recommend(records)[budget].number
 
 
-def _answer(
-    truth: Truth, arm: str, proposal: Proposal, noise: np.random.Generator
-) -> tuple[Outcome, float]:
-    """The outcome that training would have had, and its loss without noise."""
-    axes, config = proposal.axes, proposal.config
-    points = Points(
+def points_of(proposal: Proposal) -> Points:
+    """A proposal as the truth is asked for it."""
+    axes = proposal.axes
+    return Points(
         num_loops=axes.get("num_loops", 1),
         wide_multiplier=axes.get("wide_multiplier", 1),
         deep_multiplier=axes.get("deep_multiplier", 1),
         num_layers=axes["num_layers"],
         d_model=axes["d_model"],
-        learning_rate=config.training.learning_rate,
+        learning_rate=proposal.config.training.learning_rate,
     )
+
+
+def answer_to(
+    truth: Truth, arm: str, proposal: Proposal, noise: np.random.Generator
+) -> tuple[Outcome, float]:
+    """The outcome that training would have had, and its loss without noise."""
     assert proposal.budget.train_flops is not None
-    answer = ask(truth, arm, proposal.budget.train_flops, points)
+    answer = ask(truth, arm, proposal.budget.train_flops, points_of(proposal))
     draw = float(noise.normal())
     failure = failure_of(truth, answer)
     if failure is not None:
@@ -222,7 +230,7 @@ def _answer(
     return Outcome(status="complete", loss_nats=loss, bits_per_byte=loss), float(answer.loss)
 
 
-def _record(proposal: Proposal, outcome: Outcome, *, number: int) -> TrialRecord:
+def record_of_answer(proposal: Proposal, outcome: Outcome, *, number: int) -> TrialRecord:
     return TrialRecord(
         number=number,
         proposal=proposal,

@@ -56,6 +56,11 @@ class RateTruth(_Group):
     scale: float
     width_exponent: float
     depth_exponent: float
+    loop_exponent: float | None = None
+    """The best rate ~ K ** this, and ``depth_exponent`` is of the layers alone; left out: loops
+    count as layers, as in the built-in rule."""
+    tokens_exponent: float = 0.0
+    """The best rate ~ (training tokens / 1e9) ** this; the built-in rule knows no tokens."""
     divergence_factor: float
     minimum: float
     maximum: float
@@ -168,8 +173,7 @@ def ask(truth: Truth, arm: str, train_flops: float, points: Points) -> Answer:
     tokens = sequences * context
     depth = np.asarray(points.num_layers) * (points.num_loops if arm in ("dual", "loop") else 1)
     rate = truth.learning_rate
-    best = rate.scale * rate.factor[arm] * (np.asarray(points.d_model) / 256) ** rate.width_exponent
-    best = best * (depth / 8) ** rate.depth_exponent
+    best = best_rate(truth, arm, points, tokens=tokens)
     used = points.learning_rate
     used = np.clip(best, rate.minimum, rate.maximum) if used is None else np.asarray(used)
     loss = _loss(truth, arm, points, parameters=parameters, tokens=tokens, depth=depth)
@@ -187,6 +191,20 @@ def ask(truth: Truth, arm: str, train_flops: float, points: Points) -> Answer:
         + memory.bytes_per_activation * activations,
         rate_excess=used / best / rate.divergence_factor,
     )
+
+
+def best_rate(truth: Truth, arm: str, points: Points, *, tokens: Any) -> Floats:
+    """The peak learning rate of the lowest loss, of each shape."""
+    rate = truth.learning_rate
+    loops = points.num_loops if arm in ("dual", "loop") else 1
+    by_width = (np.asarray(points.d_model) / 256) ** rate.width_exponent
+    by_depth = (np.asarray(points.num_layers) * loops / 8) ** rate.depth_exponent
+    if rate.loop_exponent is not None:
+        by_depth = by_depth * np.asarray(loops, dtype=np.float64) ** (
+            rate.loop_exponent - rate.depth_exponent
+        )
+    by_tokens = (np.asarray(tokens, dtype=np.float64) / 1e9) ** rate.tokens_exponent
+    return np.asarray(rate.scale * rate.factor[arm] * by_width * by_depth * by_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
