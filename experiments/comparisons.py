@@ -129,6 +129,10 @@ def describe_tuning(tuning: ArmTuning) -> str:
         text += f"; step scales start at {tuning.step_scale_init:.3g}"
     if tuning.step_scale_at_edge:
         text += ", the edge of what was tried"
+    if tuning.better_start_at_largest is not None:
+        text += f", but from {tuning.better_start_at_largest:.3g} did better at the largest budget"
+    elif tuning.start_checked:
+        text += ", no worse than the starts beside it at the largest budget"
     if tuning.better_at_largest is not None:
         return text + f"; but {tuning.better_at_largest:g} x the rule did better at the largest"
     if tuning.checked_at_flops is not None:

@@ -225,14 +225,28 @@ class SweepProposer:
         budgets = sorted({cell.train_flops for cell in self.cells})
         tuning = self.experiment.tuning
         arms = [arm for arm, choice in tuned.items() if choice.tuned and tuning.check_largest]
-        checks = edge_checks(self._at_rate, arms, records, largest=budgets[-1])
+        checks = edge_checks(
+            self._beside_leader,
+            arms,
+            records,
+            largest=budgets[-1],
+            starts=self._starts(),
+        )
         per_budget = self.experiment.replicates_per_budget
         return checks, owed_replicates(records, budgets, per_budget=per_budget)
 
-    def _at_rate(self, leader: TrialRecord, multiplier: float) -> Proposal | None:
-        """A leader at another multiple of the rule's learning rate."""
-        point = dict(leader.proposal.axes) | {RATE: multiplier}
+    def _beside_leader(
+        self, leader: TrialRecord, values: Mapping[str, AxisValue]
+    ) -> Proposal | None:
+        """A leader with other values of what is tuned."""
+        point = dict(leader.proposal.axes) | dict(values)
         return self._search.attempt(cell_of(leader.proposal), point, purpose="tuning")
+
+    def _starts(self) -> list[float]:
+        """Starts of the step scales that are tried: those of the tuning and the axis's own."""
+        tried = self.experiment.tuning.step_scale_inits
+        own = self.experiment.axes.step_scale_init
+        return sorted({*tried, *map(float, own)}) if tried else []
 
     def _last_stage(
         self,

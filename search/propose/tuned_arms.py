@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from search.belief.rates import RATE
+from search.belief.rates import NOISE_NATS, RATE, believed_noises
 from search.belief.seed_noise import Key, configuration_key, is_better
-from search.propose.tuning import STEP_SCALE, choose_value
+from search.propose.tuning import STEP_SCALE, Choice, choose_start, choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial_records import loss_of
+from spaces.axes import AxisValue
 
 Tuning = Literal["tuned", "transferred", "neither"]
 Side = Literal["lower", "higher"]
@@ -31,6 +32,10 @@ class ArmTuning:
     """The chosen start of the step scales; None where none was tried beside the axis's own."""
     step_scale_at_edge: bool
     """Whether that is an end of the starts that were tried."""
+    start_checked: bool
+    """Whether another start was tried on its best shape at the largest budget."""
+    better_start_at_largest: float | None
+    """A start that did better there, by more than a tie."""
     better_at_largest: float | None
     """A neighbouring multiple that did better at the largest budget, by more than a tie."""
     checked_at_flops: float | None
@@ -42,6 +47,7 @@ class ArmTuning:
 def arm_tunings(records: Sequence[TrialRecord]) -> dict[str, ArmTuning]:
     """Each arm whose tuning stage has results."""
     found: dict[str, ArmTuning] = {}
+    noises = believed_noises(records)
     counted = [record for record in records if record.set_aside is None]
     tuning = [record for record in counted if record.proposal.purpose == "tuning"]
     for arm in sorted({record.proposal.arm for record in tuning}):
@@ -53,10 +59,9 @@ def arm_tunings(records: Sequence[TrialRecord]) -> dict[str, ArmTuning]:
         choice = choose_value(_losses(rates, RATE), logarithmic=True)
         if choice is None:
             continue
-        starts = [r for r in stage if r.proposal.axes[RATE] == choice.value]
-        has_starts = any(record not in rates for record in stage)
-        start = choose_value(_losses(starts, STEP_SCALE), logarithmic=False) if has_starts else None
+        start = _start(first, stage, choice.value, noise_nats=noises.get(smallest, NOISE_NATS))
         check = _check(arm, counted, above=smallest)
+        other_start = _check_of_start(arm, counted, above=smallest)
         found[arm] = ArmTuning(
             arm=arm,
             tuned_at_flops=smallest,
@@ -64,11 +69,64 @@ def arm_tunings(records: Sequence[TrialRecord]) -> dict[str, ArmTuning]:
             at_edge=choice.at_edge,
             step_scale_init=start.value if start else None,
             step_scale_at_edge=start is not None and start.at_edge,
+            start_checked=other_start is not None,
+            better_start_at_largest=other_start.better if other_start else None,
             better_at_largest=check.better,
             checked_at_flops=check.train_flops,
             checked_sides=check.sides,
         )
     return found
+
+
+def _start(
+    first: TrialRecord, stage: Sequence[TrialRecord], rate: float, *, noise_nats: float
+) -> Choice | None:
+    """The start of the step scales that the stage chose; None where it tried none."""
+    shape = _without(first, RATE, STEP_SCALE)
+    tried = [
+        record
+        for record in stage
+        if record.proposal.axes[RATE] == rate and _without(record, RATE, STEP_SCALE) == shape
+    ]
+    own = first.proposal.axes.get(STEP_SCALE)
+    if own is None or len({record.proposal.axes[STEP_SCALE] for record in tried}) < 2:
+        return None
+    return choose_start(_losses(tried, STEP_SCALE), own=float(own), noise_nats=noise_nats)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StartCheck:
+    """What other starts did at the largest budget."""
+
+    better: float | None
+
+
+def _check_of_start(
+    arm: str, records: Sequence[TrialRecord], *, above: float
+) -> _StartCheck | None:
+    """The check of the start of the arm's best shape at the largest budget that has a result at
+    another; None where there is none."""
+    largest = max(map(_flops, records))
+    there = [record for record in records if record.is_result and _flops(record) == largest]
+    mine = sorted((r for r in there if r.proposal.arm == arm), key=loss_of)
+    for leader in mine if largest > above else ():
+        point, own = _without(leader, STEP_SCALE), leader.proposal.axes.get(STEP_SCALE)
+        others = [
+            record
+            for record in mine
+            if _without(record, STEP_SCALE) == point and record.proposal.axes.get(STEP_SCALE) != own
+        ]
+        if others:
+            better = [r for r in others if is_better(r.proposal, leader.proposal, there)]
+            best = min(better, key=loss_of, default=None)
+            start = None if best is None else float(best.proposal.axes[STEP_SCALE])
+            return _StartCheck(better=start)
+    return None
+
+
+def _without(record: TrialRecord, *names: str) -> dict[str, AxisValue]:
+    """A trial's axes but some."""
+    return {k: value for k, value in record.proposal.axes.items() if k not in names}
 
 
 def tuning_of(record: TrialRecord, tunings: dict[str, ArmTuning]) -> Tuning:

@@ -7,12 +7,18 @@ learning rate, then over starts of the step scales at the best of these. What co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-STEP_SCALE = "step_scale_init"
+from spaces.arms.dual_path import STEP_SCALE_INIT
+
+STEP_SCALE = STEP_SCALE_INIT.name
+
+TIE = 1.645 * math.sqrt(2)
+"""Seed noises by which one run must beat another: one-sided, 5 %."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +51,18 @@ def choose_value(losses: Mapping[float, float | None], *, logarithmic: bool) -> 
     best = min(values, key=lambda value: ranked[value])
     tried = sorted(losses)
     return Choice(value=best, at_edge=best in (tried[0], tried[-1]))
+
+
+def choose_start(
+    losses: Mapping[float, float | None], *, own: float, noise_nats: float
+) -> Choice | None:
+    """The best start of the step scales; the axis's own where no other beats it by more than a tie.
+
+    None where none trained.
+    """
+    choice = choose_value(losses, logarithmic=False)
+    stays, best = losses.get(own), None if choice is None else losses[choice.value]
+    if choice is None or stays is None or best is None or stays - best > TIE * noise_nats:
+        return choice
+    tried = sorted(losses)
+    return Choice(value=own, at_edge=own in (tried[0], tried[-1]))

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.comparisons import describe_tuning
+from search.belief.rates import RATE
 from search.belief.seed_noise import by_configuration, configuration_key
 from search.propose.cells import Cell, resolve
 from search.propose.contract import Done, Proposed, Proposer, Waiting, first_of
@@ -16,6 +17,7 @@ from search.propose.tuned_arms import arm_tunings
 from search.propose.tuning_stages import edge_checks
 from search.record.trial import Proposal, Purpose
 from search.record.trial_records import TrialRecord
+from spaces.axes import AxisValue
 from tests.search.records import queued, record_of
 from tests.sweeps import GROUND, toy_experiment
 
@@ -81,14 +83,14 @@ def test_a_check_that_did_not_run_is_not_called_no_better() -> None:
 def test_what_the_other_arm_tried_is_no_longer_owed() -> None:
     records = tuned_records()
 
-    def at_rate(leader: TrialRecord, multiplier: float) -> Proposal:
+    def at(leader: TrialRecord, point: dict[str, AxisValue]) -> Proposal:
         layers = leader.proposal.config.architecture.num_layers
-        return trial("standard", LARGE, multiplier, "tuning", layers=layers)
+        return trial("standard", LARGE, float(point[RATE]), "tuning", layers=layers)
 
     largest = LARGE.train_flops
     assert largest is not None
-    assert edge_checks(at_rate, ["standard"], records, largest=largest) == []
-    owed = edge_checks(at_rate, ["standard"], records[:4], largest=largest)
+    assert edge_checks(at, ["standard"], records, largest=largest) == []
+    owed = edge_checks(at, ["standard"], records[:4], largest=largest)
     assert [each.axes["learning_rate_multiplier"] for each in owed] == [0.5, 2.0]
 
 

@@ -16,7 +16,7 @@ from search.propose.contract import Capped, first_of
 from search.propose.proposer import SweepProposer
 from search.propose.rate_trials import leader, neighbours
 from search.propose.tuned_arms import arm_tunings, tuning_of
-from search.propose.tuning import choose_value
+from search.propose.tuning import choose_start, choose_value
 from search.record.ledger import TrialRecord
 from search.record.trial import OutcomeStatus, Proposal
 from tests.search.records import bowl, play, queued
@@ -60,6 +60,16 @@ def test_values_that_diverged_are_not_chosen_and_edges_are_named():
     assert choose_value({1.0: None}, logarithmic=True) is None
 
 
+def test_a_start_must_beat_the_axis_s_own_by_more_than_a_tie():
+    losses = {-7.0: 3.1, -2.0: 2.995, 0.5: 3.0}
+    tie = choose_start(losses, own=0.5, noise_nats=0.005)
+    assert tie is not None
+    assert (tie.value, tie.at_edge) == (0.5, True)
+    won = choose_start(losses | {-2.0: 2.97}, own=0.5, noise_nats=0.005)
+    assert won is not None
+    assert won.value == -2.0
+
+
 def test_neighbours_lie_an_octave_away():
     proposal = first_of(SweepProposer(toy_experiment(), GROUND).next([]))
     assert proposal is not None
@@ -91,6 +101,8 @@ def test_step_scales_are_tuned_at_the_tuned_rate():
     found = arm_tunings(records)
     assert found["dual"].learning_rate_multiplier == 2.0  # starts do not stand in for the rate
     assert (found["dual"].step_scale_init, found["dual"].step_scale_at_edge) == (-3.0, True)
+    assert found["dual"].start_checked
+    assert found["dual"].better_start_at_largest is None
     assert found["standard"].step_scale_init == -3.0  # as free as the dual arm beside it
 
 
