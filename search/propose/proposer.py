@@ -66,6 +66,7 @@ class SweepProposer:
         ]
         self._search = CellSearch(experiment, ground)
         self._rates = RateModels()
+        self._tuning: dict[tuple[object, ...], Proposal | None] = {}
         self._exhausted: set[Cell] = set()
 
     def next(
@@ -196,7 +197,11 @@ class SweepProposer:
             return Stage(tuned=TunedArm())
 
         def at(point: dict[str, AxisValue]) -> Proposal | None:
-            return self._search.attempt(cell_of(start), dict(start.axes) | point, purpose="tuning")
+            key = (arm, *point.items())
+            if key not in self._tuning:
+                axes = dict(start.axes) | point
+                self._tuning[key] = self._search.attempt(cell_of(start), axes, purpose="tuning")
+            return self._tuning[key]
 
         own = start.axes.get(STEP_SCALE)
         step_scale_init = None if own is None else float(own)
