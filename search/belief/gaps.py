@@ -2,9 +2,9 @@
 
 An arm stands at a budget by its leader: the configuration of the lowest loss once the luck of its
 seed is taken out. The gap between two leaders, paired by data order where both ran on it, is known
-to within the seed noise, within what a search of that length leaves to chance (how far the best of
-an arm lies below its second best), and within what either rate may still cost. A gap no wider than
-that is a tie.
+to within the seed noise and within what either rate may still cost. A gap no wider than that is a
+tie. That leaders are the best of all that was tried is in no interval: a search twice as long may
+find better ones.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from search.belief.arm_models import denoised_losses
 from search.belief.rate_standing import RateStanding, rate_standings
 from search.belief.seed_noise import (
-    Key,
     Losses,
     Noise,
     by_configuration,
@@ -45,7 +43,7 @@ class ArmGap:
     gap_nats: float
     """How much lower, in nats per token; not negative."""
     half_width_nats: float | None
-    """Of the gap's 95 % interval: seed noise, search and rates; None without replicates."""
+    """Of the gap's 95 % interval: seed noise and rates; None without replicates."""
     rate_nats: float | None
     """What the worse arm's rate may still cost it (95 %); None where that was not examined."""
     verdict: Literal["better", "tie", "unknown"]
@@ -58,24 +56,19 @@ class _Leader:
 
     losses: Losses
     """By data seed, nats."""
-    second_nats: float
-    """How far the arm's next best configuration lies above it, luck taken out."""
     standing: RateStanding
 
 
 def arm_gaps(records: Sequence[TrialRecord]) -> list[ArmGap]:
     """Every arm beside the best one of its budget, by budget and then by gap."""
     counted = [record for record in records if record.set_aside is None and record.is_result]
-    denoised = denoised_losses(counted)
-    standings = {
-        (each.arm, each.train_flops): each for each in rate_standings(records, denoised=denoised)
-    }
+    standings = {(each.arm, each.train_flops): each for each in rate_standings(records)}
     noise = pair_noise(counted)
     gaps: list[ArmGap] = []
     for flops in sorted({flops for _, flops in standings}):
         there = [r for r in counted if r.proposal.budget.train_flops == flops]
         leaders = {
-            arm: _leader(arm, there, denoised, standing)
+            arm: _leader(there, standing)
             for (arm, budget), standing in standings.items()
             if budget == flops
         }
@@ -87,27 +80,11 @@ def arm_gaps(records: Sequence[TrialRecord]) -> list[ArmGap]:
     return gaps
 
 
-def _leader(
-    arm: str,
-    there: Sequence[TrialRecord],
-    denoised: Mapping[str, float],
-    standing: RateStanding,
-) -> _Leader:
-    mine = [record for record in there if record.proposal.arm == arm]
-    groups = by_configuration(mine)
-    means = {key: _lowest(group, denoised) for key, group in groups.items()}
-    leading = next(record for record in mine if record.config_hash == standing.config_hash)
-    first = configuration_key(leading.proposal)
-    shapes: dict[Key, float] = {}
-    for key, group in groups.items():
-        shape = configuration_key(group[0].proposal, any_rate=True)
-        shapes[shape] = min(shapes.get(shape, math.inf), means[key])
-    own = configuration_key(leading.proposal, any_rate=True)
-    others = [value for shape, value in shapes.items() if shape != own]
+def _leader(there: Sequence[TrialRecord], standing: RateStanding) -> _Leader:
+    leading = next(record for record in there if record.config_hash == standing.config_hash)
+    runs = by_configuration(there)[configuration_key(leading.proposal)]
     return _Leader(
-        losses={r.proposal.config.data_seed: loss_of(r) for r in groups[first]},
-        second_nats=max(min(others) - means[first], 0.0) if others else 0.0,
-        standing=standing,
+        losses={r.proposal.config.data_seed: loss_of(r) for r in runs}, standing=standing
     )
 
 
@@ -148,12 +125,8 @@ def _half_width(one: _Leader, two: _Leader, noise: Noise, runs: float) -> float 
     if deviation is None:
         return None
     rates = [each.standing.spread_nats for each in (one, two)]
-    parts = [deviation * math.sqrt(runs), one.second_nats, two.second_nats, *rates]
-    return float(t.ppf(1 - LEVEL / 2, degrees)) * math.hypot(*parts)
-
-
-def _lowest(group: Sequence[TrialRecord], denoised: Mapping[str, float]) -> float:
-    return float(np.mean([denoised[record.config_hash] for record in group]))
+    quantile = float(t.ppf(1 - LEVEL / 2, degrees))
+    return quantile * math.hypot(deviation * math.sqrt(runs), *rates)
 
 
 def _mean(losses: Losses) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -37,17 +37,11 @@ class RateStanding:
     """Where several rates were tried on one configuration: at this budget, at others, or not."""
 
 
-def rate_standings(
-    records: Sequence[TrialRecord], *, denoised: Mapping[str, float] | None = None
-) -> list[RateStanding]:
-    """Every arm at every budget where it has a result, by arm and budget.
-
-    ``denoised``: of `denoised_losses`, where they are known already.
-    """
+def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
+    """Every arm at every budget where it has a result, by arm and budget."""
     counted = [record for record in records if record.set_aside is None]
     results = [record for record in counted if record.is_result]
-    losses = denoised_losses(counted) if denoised is None else denoised
-    models = RateModels()
+    losses, models = denoised_losses(counted), RateModels()
     best: dict[tuple[str, float], TrialRecord] = {}
     for record in sorted(results, key=lambda r: (losses[r.config_hash], r.number)):
         best.setdefault((record.proposal.arm, _flops(record)), record)

@@ -77,8 +77,9 @@ def next_replicate(
     """The trial to repeat at a budget and the number of the replicate (1 is the first).
 
     Of the leaders, by loss with the luck of their seed taken out, that the seed noise does not tell
-    from the first, the one repeated least; of each shape only its best learning rate leads. Without
-    results, what waits or runs stands in for them; what failed never does.
+    from the first, the one repeated least; of each shape only its best learning rate leads, and the
+    best of every arm comes before a second one. Without results, what waits or runs stands in for
+    them; what failed never does.
     """
     mine = [record for record in records if record.proposal.budget.train_flops == budget]
     repeats = Counter(configuration_key(r.proposal) for r in mine if _is_replicate(r))
@@ -92,7 +93,11 @@ def next_replicate(
     shapes: dict[object, TrialRecord] = {}
     for record in ranked:
         shapes.setdefault(configuration_key(record.proposal, any_rate=True), record)
-    leading = list(shapes.values())[:leaders]
+    arms: dict[str, TrialRecord] = {}
+    for record in shapes.values():
+        arms.setdefault(record.proposal.arm, record)
+    leading = list({r.config_hash: r for r in (*arms.values(), *shapes.values())}.values())
+    leading = leading[: max(leaders, len(arms))] if len(arms) > 1 else leading[:leaders]
     noise = budget_noise(mine)
     if noise.seed_noise_nats is not None:
         leading = [record for record in leading if record.config_hash in noise.tied] or leading
