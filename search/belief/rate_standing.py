@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 from search.belief.arm_models import denoised_losses
-from search.belief.rates import RATE, RateModels, base_key, log_multiplier
+from search.belief.rates import RATE, RateModels, base_key, believed_noises, log_multiplier
+from search.belief.seed_noise import by_configuration
 from search.record.trial_records import TrialRecord
 
 Examined = Literal["here", "elsewhere", "nowhere"]
@@ -21,7 +24,7 @@ class RateStanding:
     train_flops: float
     """The budget."""
     config_hash: str
-    """The configuration: the arm's lowest loss there once the luck of its seed is taken out."""
+    """The configuration, on its first seeds: the arm's best there, see `established`."""
     multiplier: float
     """Its rate, over the rule's."""
     best_multiplier: float
@@ -41,10 +44,7 @@ def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
     """Every arm at every budget where it has a result, by arm and budget."""
     counted = [record for record in records if record.set_aside is None]
     results = [record for record in counted if record.is_result]
-    losses, models = denoised_losses(counted), RateModels()
-    best: dict[tuple[str, float], TrialRecord] = {}
-    for record in sorted(results, key=lambda r: (losses[r.config_hash], r.number)):
-        best.setdefault((record.proposal.arm, _flops(record)), record)
+    models, best = RateModels(), established(counted)
     where = _examined(results)
     standings = []
     for (arm, flops), record in sorted(best.items()):
@@ -64,6 +64,28 @@ def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
             )
         )
     return standings
+
+
+def established(records: Sequence[TrialRecord]) -> dict[tuple[str, float], TrialRecord]:
+    """The best configuration of each arm at each budget, by its first run.
+
+    Lowest is what is left of the loss once luck is taken out, plus the standard error of its seeds:
+    of two that are as low, the one that was repeated is better known.
+    """
+    losses, noises = denoised_losses(records), believed_noises(records)
+    ranked = []
+    arms: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        arms.setdefault(record.proposal.arm, []).append(record)
+    for group in (group for mine in arms.values() for group in by_configuration(mine).values()):
+        first = min(group, key=lambda record: record.number)
+        mean = fmean(losses[record.config_hash] for record in group)
+        error = noises[_flops(first)] / math.sqrt(len(group))
+        ranked.append((mean + error, first.number, first))
+    best: dict[tuple[str, float], TrialRecord] = {}
+    for *_, first in sorted(ranked, key=lambda each: each[:2]):
+        best.setdefault((first.proposal.arm, _flops(first)), first)
+    return best
 
 
 def _examined(results: Sequence[TrialRecord]) -> dict[str, set[float]]:

@@ -97,7 +97,7 @@ def next_replicate(
     for record in shapes.values():
         arms.setdefault(record.proposal.arm, record)
     leading = list({r.config_hash: r for r in (*arms.values(), *shapes.values())}.values())
-    leading = leading[: max(leaders, len(arms))] if len(arms) > 1 else leading[:leaders]
+    leading = leading[: max(leaders, len(arms))]
     noise = budget_noise(mine)
     if noise.seed_noise_nats is not None:
         leading = [record for record in leading if record.config_hash in noise.tied] or leading
