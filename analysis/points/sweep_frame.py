@@ -13,10 +13,13 @@ from pathlib import Path
 
 import polars as pl
 
+from search.belief.rate_standing import expected_rate_costs
 from search.record.ledger import Ledger
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial_records import TrialRecord
 from spaces.errors import RequestError
+
+RATE_COST = "rate_cost_nats"
 
 WORDS = ("config_hash", "arm", "family", "purpose", "convention", "seed", "data_seed")
 """Columns that are no numbers of a row."""
@@ -33,8 +36,16 @@ def sweep_frame(sweep: str, home: Path | str = "runs") -> pl.DataFrame:
 
 
 def frame_of(records: Sequence[TrialRecord]) -> pl.DataFrame:
-    """Results of a sweep, sorted by configuration hash so that a fit does not depend on order."""
-    rows = [_row(record) for record in records if record.is_result]
+    """Results of a sweep, sorted by configuration hash so that a fit does not depend on order.
+
+    Where rates were examined, ``rate_cost_nats`` is what a row's rate is expected to lose.
+    """
+    costs = expected_rate_costs(records)
+    rows = [
+        _row(record) | ({RATE_COST: costs.get(record.config_hash)} if costs else {})
+        for record in records
+        if record.is_result
+    ]
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame if frame.is_empty() else frame.sort("config_hash")
 

@@ -92,6 +92,7 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
     """The leaderboard of records."""
     tunings = arm_tunings(records)
     recommended = recommend(records)
+    rates = rate_standings(records)
     groups = by_budget(records)
     noises = {target: budget_noise(group) for target, group in groups.items()}
     return Leaderboard(
@@ -101,9 +102,9 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
             for target, group in groups.items()
         ),
         tunings=tuple(tunings.values()),
-        rates=tuple(rate_standings(records)),
+        rates=tuple(rates),
         freedoms=tuple(arm_freedoms(records)),
-        gaps=tuple(arm_gaps(records)),
+        gaps=tuple(arm_gaps(records, rates)),
         gains=tuple(gains_of(groups, noises)),
     )
 

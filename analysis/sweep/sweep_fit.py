@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import polars as pl
@@ -16,7 +17,8 @@ from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
 from analysis.isoflop.isoflop_curves import CurveMethod
 from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
-from analysis.points.column_names import SWEEP_NAMES, with_sweep_names
+from analysis.points.column_names import with_sweep_names
+from analysis.points.sweep_frame import RATE_COST
 from analysis.points.table_reading import points_from
 from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
 from spaces.errors import RequestError
@@ -26,11 +28,9 @@ NUM_RESAMPLES = 400
 
 CAPACITY_ROLES = ("params_once", "params_deep", "params_wide", "num_loops", "tokens")
 
-MODEL_COLUMNS = (
-    *("tokens", "num_loops", "num_layers", "d_model", "seed", "data_seed"),
-    *(name for names in SWEEP_NAMES.items() for name in names if names[0] not in ("loss", "flops")),
-)
-"""Runs that agree in all of these that a frame has are one model, trained more than once."""
+MOST_RATE_COST_NATS = 0.05
+"""Rows whose rate is expected to lose more are no rows of a law: so far off, a parabola is no guide
+to what they would have lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +89,7 @@ def fit_sweep(
     done = frame.filter(pl.col(loss).is_not_null()) if loss in frame.columns else frame
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
-    done = tuned_rows(done, loss)
+    done, rates = at_best_rates(done, loss)
     arms = []
     for arm in sorted(done[group].unique().to_list()):
         points = points_from(
@@ -108,21 +108,29 @@ def fit_sweep(
             "params are all parameters of a model, embeddings and head included",
             "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
             "undercounts arms that loop",
-            "of runs that differ only in the learning rate, the best is fitted",
+            rates,
         ),
     )
 
 
-def tuned_rows(frame: pl.DataFrame, loss: str = "loss") -> pl.DataFrame:
-    """Of the runs that differ only in their learning rate, the one with the lowest loss."""
-    group = "family" if "family" in frame.columns else "arm"
-    same = [name for name in (group, *MODEL_COLUMNS) if name in frame.columns]
-    rates = {"learning_rate", "peak_learning_rate"} & set(frame.columns)
-    if not rates or not same:
-        return frame
-    return frame.sort(loss, "config_hash" if "config_hash" in frame.columns else loss).unique(
-        subset=same, keep="first", maintain_order=True
+def at_best_rates(frame: pl.DataFrame, loss: str = "loss") -> tuple[pl.DataFrame, str]:
+    """Losses as they would be at the best rate of each row, and how that was done, in words.
+
+    The rate is a nuisance: what a row's rate is expected to lose is taken from its loss, and a row
+    whose rate is far off is left out for its rate. None is chosen by its loss.
+    """
+    if RATE_COST not in frame.columns:
+        return frame, "no other rates were tried: what the rates cost is in the losses, unknown"
+    cost = pl.col(RATE_COST).fill_null(0.0)
+    kept = frame.filter(cost <= MOST_RATE_COST_NATS)
+    costs = [float(value) for value in kept[RATE_COST].drop_nulls()] or [0.0]
+    middle, most = median(costs), max(costs)
+    said = (
+        f"from each loss is taken what its learning rate is expected to lose (median {middle:.4f}, "
+        f"at most {most:.4f} nats); {frame.height - kept.height} rows whose rate loses more than "
+        f"{MOST_RATE_COST_NATS:g} are left out; no row is chosen by its loss"
     )
+    return kept.with_columns((pl.col(loss) - cost).alias(loss)), said
 
 
 def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -> Fit | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from analysis.isoflop.isoflop_fit import IsoflopFit
     from analysis.laws.law import Law
     from analysis.points.checked_points import Points
+    from search.belief.rate_standing import RateStanding
 
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
@@ -180,12 +182,24 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
     return sweep_frame(sweep_name(options.experiment), options.home)
 
 
+def _rate_standings(options: FitOptions) -> list[RateStanding]:
+    """What the rate of every arm at every budget of the sweep may still cost."""
+    from experiments.setup import sweep_name
+    from search.belief.rate_standing import rate_standings
+    from search.record.ledger import Ledger
+
+    assert options.experiment is not None
+    with contextlib.closing(Ledger(options.home)) as ledger:
+        return rate_standings(ledger.trials(sweep_name(options.experiment)))
+
+
 def run_sweep(options: FitOptions) -> int:
     """Fit every arm of a sweep, draw, log both to its run in MLflow, and print."""
     from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
     from analysis.sweep.sweep_fit import fit_sweep
+    from experiments.comparisons import print_rates
     from experiments.fit_logging import draw_into, log_sweep_fit
     from experiments.setup import sweep_name
 
@@ -198,7 +212,9 @@ def run_sweep(options: FitOptions) -> int:
     )
     name = sweep_name(options.experiment)
     figures = draw_into(options.figures, fitted, options.home / "sweeps" / name / "figures")
+    standings = _rate_standings(options)
     document = fitted.to_dict() | {"figures": [str(path) for path in figures]}
+    document["learning_rates"] = [asdict(standing) for standing in standings]
     problem = log_sweep_fit(name, options.home, document, figures)
     if problem is not None:
         talk(f"not logged to MLflow: {problem}")
@@ -206,6 +222,7 @@ def run_sweep(options: FitOptions) -> int:
         print_json(document)
     else:
         print(sweep_text(fitted) if options.full else sweep_summary(fitted))
+        print_rates(standings)
         print("\n" + "\n".join(f"figure: {path}" for path in figures if path.suffix == ".png"))
         if not options.full:
             print("every parameter, reason and the checklist: --full, or --json")

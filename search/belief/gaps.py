@@ -59,10 +59,16 @@ class _Leader:
     standing: RateStanding
 
 
-def arm_gaps(records: Sequence[TrialRecord]) -> list[ArmGap]:
-    """Every arm beside the best one of its budget, by budget and then by gap."""
+def arm_gaps(
+    records: Sequence[TrialRecord], known: Sequence[RateStanding] | None = None
+) -> list[ArmGap]:
+    """Every arm beside the best one of its budget, by budget and then by gap.
+
+    ``known``: the `rate_standings` of the records, where they are at hand.
+    """
     counted = [record for record in records if record.set_aside is None and record.is_result]
-    standings = {(each.arm, each.train_flops): each for each in rate_standings(records)}
+    found = rate_standings(records) if known is None else known
+    standings = {(each.arm, each.train_flops): each for each in found}
     noise = pair_noise(counted)
     gaps: list[ArmGap] = []
     for flops in sorted({flops for _, flops in standings}):

@@ -45,7 +45,7 @@ def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
     counted = [record for record in records if record.set_aside is None]
     results = [record for record in counted if record.is_result]
     models, best = RateModels(), established(counted)
-    where = _examined(results)
+    where = examined_budgets(results)
     standings = []
     for (arm, flops), record in sorted(best.items()):
         belief = models.of(arm, counted).at(record.proposal)
@@ -88,7 +88,24 @@ def established(records: Sequence[TrialRecord]) -> dict[tuple[str, float], Trial
     return best
 
 
-def _examined(results: Sequence[TrialRecord]) -> dict[str, set[float]]:
+def expected_rate_costs(records: Sequence[TrialRecord]) -> dict[str, float]:
+    """Configuration hash of each result to the nats that its rate is expected to lose to the best
+    one of its shape; results of families whose rates were not examined are absent."""
+    counted = [record for record in records if record.set_aside is None]
+    results, models = [record for record in counted if record.is_result], RateModels()
+    families = examined_budgets(results)
+    costs = {}
+    for record in results:
+        if record.proposal.family in families:
+            belief = models.of(record.proposal.arm, counted).at(record.proposal)
+            u = log_multiplier(record.proposal)
+            costs[record.config_hash] = belief.expected_cost(u) - belief.expected_cost(
+                belief.optimum
+            )
+    return costs
+
+
+def examined_budgets(results: Sequence[TrialRecord]) -> dict[str, set[float]]:
     """By family, the budgets at which a configuration has results at several rates."""
     rates: dict[tuple[str, float, object], set[float]] = {}
     for record in results:

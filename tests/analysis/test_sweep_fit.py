@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from analysis.laws.law_registry import law_named
-from analysis.sweep.sweep_fit import draw_sweep, fit_sweep, tuned_rows
+from analysis.sweep.sweep_fit import at_best_rates, draw_sweep, fit_sweep
 from spaces.errors import RequestError
 from tests.analysis.planted import CAPACITY
 
@@ -91,10 +91,15 @@ def test_runs_without_a_loss_are_left_out() -> None:
         fit_sweep(frame.drop("arm"))
 
 
-def test_the_best_learning_rate_is_fitted() -> None:
-    frame = sweep_frame().with_columns(learning_rate=pl.lit(1e-3))
-    worse = frame.with_columns(pl.col("loss") * 1.1, learning_rate=pl.lit(1e-2))
-    kept = tuned_rows(pl.concat([worse, frame]))
-    assert kept.height == frame.height
-    assert set(kept["learning_rate"]) == {1e-3}
-    assert tuned_rows(frame.drop("learning_rate")).height == frame.height
+def test_a_rate_is_a_nuisance_and_no_row_is_chosen_by_its_loss() -> None:
+    frame = sweep_frame()
+    plain, said = at_best_rates(frame)
+    assert plain.equals(frame)
+    assert "unknown" in said
+    worse = frame.with_columns(pl.col("loss") + 0.02, rate_cost_nats=pl.lit(0.02))
+    hopeless = frame.with_columns(pl.col("loss") - 1.0, rate_cost_nats=pl.lit(0.2))
+    both = pl.concat([frame.with_columns(rate_cost_nats=pl.lit(0.0)), worse, hopeless])
+    kept, said = at_best_rates(both)
+    assert kept.height == 2 * frame.height  # the lowest losses are left out, for their rate
+    assert kept["loss"].to_list() == pytest.approx(frame["loss"].to_list() * 2)
+    assert f"{frame.height} rows" in said
