@@ -14,7 +14,7 @@ from statistics import fmean
 
 from analysis.sweep.freedoms import ArmFreedoms, arm_freedoms
 from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
-from search.belief.arm_models import recommend
+from search.belief.arm_models import denoised_losses, recommend
 from search.belief.gaps import ArmGap, arm_gaps
 from search.belief.rate_standing import RateStanding, rate_standings
 from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
@@ -91,8 +91,9 @@ def best(sweep: str, home: Path | str = "runs") -> Leaderboard:
 def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboard:
     """The leaderboard of records."""
     tunings = arm_tunings(records)
-    recommended = recommend(records)
-    rates = rate_standings(records)
+    denoised = denoised_losses(records)
+    recommended = recommend(records, denoised)
+    rates = rate_standings(records, denoised)
     groups = by_budget(records)
     noises = {target: budget_noise(group) for target, group in groups.items()}
     return Leaderboard(

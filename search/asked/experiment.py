@@ -69,7 +69,7 @@ class Experiment(Settings):
         if asked is not None:
             return asked
         per_budget = self.trials // len(self.budget.train_flops)
-        return 2 * min(per_budget // 8, 2 * len(self.arms))
+        return 2 * min(per_budget // 8, 3 * len(self.arms))
 
     @model_validator(mode="after")
     def _more_than_replicates(self) -> Self:

@@ -451,7 +451,7 @@ class SearchSettings(Settings):
     takes TPE's first."""
     replicates_per_budget: CountOrNone | None = None
     """Of the sweep's trials, how many of each budget repeat others with other seeds: two baselines
-    at once, the leaders at the end; left out: a quarter, at most four for each arm; 0: none."""
+    at once, the leaders at the end; left out: a quarter, at most six for each arm; 0: none."""
     leaders: Count = 3
     """Configurations of a budget that replicates are spread over, best first."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,9 +96,14 @@ def denoised_losses(records: Sequence[TrialRecord]) -> dict[str, float]:
     return found
 
 
-def recommend(records: Sequence[TrialRecord]) -> dict[float, TrialRecord]:
-    """Per budget (training FLOPs), the result with the lowest loss once luck is taken out."""
-    losses = denoised_losses(records)
+def recommend(
+    records: Sequence[TrialRecord], denoised: Mapping[str, float] | None = None
+) -> dict[float, TrialRecord]:
+    """Per budget (training FLOPs), the result with the lowest loss once luck is taken out.
+
+    ``denoised``: their `denoised_losses`, where they are at hand.
+    """
+    losses = denoised_losses(records) if denoised is None else denoised
     best: dict[float, TrialRecord] = {}
     for record in sorted(records, key=lambda record: record.number):
         if record.is_result:

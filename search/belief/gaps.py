@@ -2,9 +2,9 @@
 
 An arm stands at a budget by its leader: the configuration of the lowest loss once the luck of its
 seed is taken out. The gap between two leaders, paired by data order where both ran on it, is known
-to within the seed noise and within what either rate may still cost. A gap no wider than that is a
-tie. That leaders are the best of all that was tried is in no interval: a search twice as long may
-find better ones.
+to within the seed noise and within what the worse one's rate may still cost. A gap no wider than
+that is a tie. That leaders are the best of all that was tried is in no interval: a search twice as
+long may find better ones.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ LEVEL = 0.05
 """Chance to call a difference between two arms that are the same."""
 
 
+NORMAL_QUANTILE = 1.96
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArmGap:
     """How two arms compare at one budget."""
@@ -43,7 +46,7 @@ class ArmGap:
     gap_nats: float
     """How much lower, in nats per token; not negative."""
     half_width_nats: float | None
-    """Of the gap's 95 % interval: seed noise and rates; None without replicates."""
+    """Of the gap's 95 % interval: seed noise, and the worse arm's rate; None without replicates."""
     rate_nats: float | None
     """What the worse arm's rate may still cost it (95 %); None where that was not examined."""
     verdict: Literal["better", "tie", "unknown"]
@@ -102,7 +105,7 @@ def _gap(
     better, worse = (one, two) if difference >= 0 else (two, one)
     gap = abs(difference)
     rate = leaders[worse].standing.may_cost_nats
-    half_width = _half_width(leaders[one], leaders[two], noise, runs)
+    half_width = _half_width(noise, runs, leaders[worse])
     tied = half_width is not None and gap <= max(half_width, rate or 0.0)
     return ArmGap(
         train_flops=flops,
@@ -123,16 +126,16 @@ def _difference(one: Losses, two: Losses) -> tuple[float, float]:
     return _mean(two) - _mean(one), 1 / len(one) + 1 / len(two)
 
 
-def _half_width(one: _Leader, two: _Leader, noise: Noise, runs: float) -> float | None:
-    """Of the 95 % interval of a gap between two leaders."""
+def _half_width(noise: Noise, runs: float, worse: _Leader) -> float | None:
+    """Of the 95 % interval of a gap: a better rate of the worse arm would narrow it, one of the
+    better arm would not."""
     from scipy.stats import t
 
     deviation, degrees = noise
     if deviation is None:
         return None
-    rates = [each.standing.spread_nats for each in (one, two)]
-    quantile = float(t.ppf(1 - LEVEL / 2, degrees))
-    return quantile * math.hypot(deviation * math.sqrt(runs), *rates)
+    luck = float(t.ppf(1 - LEVEL / 2, degrees)) * deviation * math.sqrt(runs)
+    return math.hypot(luck, NORMAL_QUANTILE * worse.standing.spread_nats)
 
 
 def _mean(losses: Losses) -> float:

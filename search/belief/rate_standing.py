@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Literal
@@ -40,11 +40,16 @@ class RateStanding:
     """Where several rates were tried on one configuration: at this budget, at others, or not."""
 
 
-def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
-    """Every arm at every budget where it has a result, by arm and budget."""
+def rate_standings(
+    records: Sequence[TrialRecord], denoised: Mapping[str, float] | None = None
+) -> list[RateStanding]:
+    """Every arm at every budget where it has a result, by arm and budget.
+
+    ``denoised``: the records' `denoised_losses`, where they are at hand.
+    """
     counted = [record for record in records if record.set_aside is None]
     results = [record for record in counted if record.is_result]
-    models, best = RateModels(), established(counted)
+    models, best = RateModels(), established(counted, denoised)
     where = examined_budgets(results)
     standings = []
     for (arm, flops), record in sorted(best.items()):
@@ -66,13 +71,16 @@ def rate_standings(records: Sequence[TrialRecord]) -> list[RateStanding]:
     return standings
 
 
-def established(records: Sequence[TrialRecord]) -> dict[tuple[str, float], TrialRecord]:
+def established(
+    records: Sequence[TrialRecord], denoised: Mapping[str, float] | None = None
+) -> dict[tuple[str, float], TrialRecord]:
     """The best configuration of each arm at each budget, by its first run.
 
     Lowest is what is left of the loss once luck is taken out, plus the standard error of its seeds:
     of two that are as low, the one that was repeated is better known.
     """
-    losses, noises = denoised_losses(records), believed_noises(records)
+    losses = denoised_losses(records) if denoised is None else denoised
+    noises = believed_noises(records)
     ranked = []
     arms: dict[str, list[TrialRecord]] = {}
     for record in records:

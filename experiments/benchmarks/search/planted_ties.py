@@ -57,7 +57,7 @@ class Options:
     """Simulated sweeps of each gap."""
     gaps: tuple[float, ...] = (0.0, 3.0)
     """Seed deviations by which the second arm is worse."""
-    trials: int = 10
+    trials: int = 24
     """Trials an arm and budget."""
     shared: float = 0.5
     """Share of the noise's variance that runs on one data order have in common."""
