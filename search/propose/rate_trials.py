@@ -2,7 +2,8 @@
 
 An arm's leader at a budget is the shape that would be recommended there. What its rate is expected
 to cost says whether another rate is worth a run, whatever the budget; which one is the rate after
-whose run the least is left.
+whose run the least is left. A leader that was trained at a rate no longer believed good is trained
+at the one that is.
 """
 
 from __future__ import annotations
@@ -45,8 +46,12 @@ def next_rate_trial(
         return None
     proposal = leading.proposal
     best = model.at(proposal)
-    cost = best.expected_cost(best.chosen)
-    if cost <= WORTH * best.noise_nats:
+    cost, worth = best.expected_cost(best.chosen), WORTH * best.noise_nats
+    if best.expected_cost(log_multiplier(proposal)) - cost > worth:
+        again = at(proposal, best.multiplier)
+        if again is not None:
+            return again
+    if cost <= worth:
         return None
     around = best.on_grid(best.optimum)
     weighed = [u for step in STEPS if abs((u := best.on_grid(around + step)) - around) > 1e-9]
