@@ -137,7 +137,8 @@ def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -
     named = roles or {}
     if any(named.get(role, role) not in frame.columns for role in CAPACITY_ROLES):
         return None
-    return fit("compute-capacity", frame, roles=roles, num_resamples=NUM_RESAMPLES, seed=seed)
+    points = points_from(frame, CAPACITY_ROLES, roles=roles, own_count=True)
+    return fit("compute-capacity", points, num_resamples=NUM_RESAMPLES, seed=seed)
 
 
 def draw_sweep(sweep: SweepFit, folder: Path) -> list[Path]:

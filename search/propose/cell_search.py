@@ -82,16 +82,25 @@ class CellSearch:
         return proposal
 
     def baseline(
-        self, cell: Cell, mine: list[TrialRecord], *, tuned: TunedArm, rates: RateModel | None
+        self,
+        cell: Cell,
+        mine: list[TrialRecord],
+        known: set[str],
+        *,
+        tuned: TunedArm,
+        rates: RateModel | None,
     ) -> Proposal | None:
         """The next of the cell's baselines, at the rate believed best; None where all are known.
 
-        A baseline is a shape: it is known at whatever rate it was trained.
+        A baseline is a shape: it is known at whatever rate it was trained, and where another arm of
+        the family has asked for the same.
         """
         tried = {_shape(record.proposal.axes) for record in mine}
-        for proposal in self.baselines(cell, self.axes_around(cell.arm, tuned)):
-            if _shape(proposal.axes) not in tried:
-                return self._at_best_rate(proposal, rates)
+        for shape in self.baselines(cell, self.axes_around(cell.arm, tuned)):
+            if _shape(shape.axes) not in tried:
+                proposal = self._at_best_rate(shape, rates)
+                if proposal.config_hash not in known:
+                    return proposal
         return None
 
     def propose(

@@ -294,7 +294,7 @@ class SweepProposer:
         by_cell = self._by_cell(records)
         for cell in self._ready(tuned):
             if not _turns(by_cell[cell]):
-                found = self._baseline(cell, records, by_cell[cell], tuned[cell.arm])
+                found = self._baseline(cell, records, by_cell[cell], known, tuned[cell.arm])
                 if found is not None:
                     return found
         per_budget = self.experiment.replicates_per_budget
@@ -322,7 +322,7 @@ class SweepProposer:
             rates = self._rates_of(cell, records, choice)
             proposal = (
                 self._rate_trial(mine, known, rates)
-                or self._search.baseline(cell, mine, tuned=choice, rates=rates)
+                or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
                 or self._search.propose(
                     cell, records, mine, known, tuned=choice, rates=rates, sampler=sampler
                 )
@@ -348,10 +348,15 @@ class SweepProposer:
     # Rates
 
     def _baseline(
-        self, cell: Cell, records: list[TrialRecord], mine: list[TrialRecord], choice: TunedArm
+        self,
+        cell: Cell,
+        records: list[TrialRecord],
+        mine: list[TrialRecord],
+        known: set[str],
+        choice: TunedArm,
     ) -> Proposal | None:
         rates = self._rates_of(cell, records, choice)
-        return self._search.baseline(cell, mine, tuned=choice, rates=rates)
+        return self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
 
     def _rates_of(
         self, cell: Cell, records: list[TrialRecord], choice: TunedArm

@@ -218,3 +218,10 @@ def test_seeds_of_weights_and_data_are_part_of_the_identity_only():
     again = replace(one.config, init_seed=7)
     assert again.config_hash != one.config_hash
     assert again.architecture == one.config.architecture
+
+
+def test_a_baseline_that_another_arm_of_the_family_has_asked_for_is_not_asked_again() -> None:
+    axes = {"num_loops": [3], "num_layers": [1, 3], "d_model": [16]}
+    experiment = toy_experiment(trials=24, arms=["unrolled", "standard"], axes=axes)
+    records = play(experiment, bowl, limit=200)
+    assert len({record.config_hash for record in records}) == len(records)

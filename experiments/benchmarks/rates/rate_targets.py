@@ -1,4 +1,4 @@
-"""At which shapes is the best rate measured? A reference, and others that differ in one thing.
+"""At which shapes is the best rate measured? A reference, others that differ in one thing, corners.
 
 Sizes are those on a GPU; on a CPU widths are a quarter, and all else is tiny (`Scale`).
 """
@@ -47,6 +47,8 @@ TARGETS = {
         Target(name="standard-layers-16", arm="standard", num_loops=1, num_layers=16),
         Target(name="width-512", d_model=512),
         Target(name="tokens-16", token_factor=16),
+        Target(name="corner-small", d_model=64, num_layers=2, num_loops=1, token_factor=16),
+        Target(name="corner-large", d_model=512, num_layers=16, num_loops=1),
     )
 }
 """By name; the reference before what it is transferred to, what costs most last."""
