@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from runners.machine.disk import Shortage, attempt_bytes, find_shortage
-from runners.pools.contract import AssignedAttempt, Assignment, Pool, Report, WorkerLost
+from runners.pools.contract import Assignment, Pool, Report, WorkerLost
 from runners.trial.checkpoint import clear_checkpoints
 from search.propose.contract import Capped, Done, Proposed, Proposer
 from search.record.ledger import Attempt, Ledger, TrialRecord
@@ -202,18 +202,19 @@ class Driver:
         return max(self._settings.silence_seconds, START_SECONDS)
 
     def _hand_out(self) -> None:
-        """Give every free worker an attempt, as long as there is one and room for it."""
-        while self._pool.num_free():
+        """Fill the workers' places, as long as there are trials and room for them."""
+        while self._pool.has_place():
             proposal = self._next_waiting() or self._propose()
             if proposal is None or not self._is_paid_for(proposal):
                 return
-            if not self._has_room(proposal):
+            assignment = self._assignment(proposal)
+            if not self._pool.has_place(assignment) or not self._has_room(proposal):
                 return
             attempt = self._write(
                 partial(self._ledger.start_attempt, self._sweep, proposal.config_hash)
             )
             self._running[attempt.id] = _Running(proposal, attempt)
-            self._pool.assign(self._assignment(proposal, attempt))
+            self._pool.assign(replace(assignment, attempt_id=attempt.id))
             self._tell("started", proposal)
 
     def _next_waiting(self) -> Proposal | None:
@@ -248,15 +249,18 @@ class Driver:
             self._tell("reused", proposal)
         return state
 
-    def _assignment(self, proposal: Proposal, attempt: Attempt) -> Assignment:
+    def _assignment(self, proposal: Proposal) -> Assignment:
+        """What a worker is told; the attempt is not made yet. After a worker died on it, a trial
+        is tried alone: it takes no others with it, and no other takes it."""
         weights = self._folder / "weights" / f"{proposal.config_hash}.safetensors"
-        assigned = AssignedAttempt(
-            attempt_id=attempt.id,
+        attempts = self._records[proposal.config_hash].attempts
+        return Assignment(
+            attempt_id=0,
             config=proposal.config,
             checkpoint_dir=self._checkpoint_dir(proposal.config_hash),
             weights_path=weights if self._settings.keeps_weights else None,
+            is_alone=bool(attempts) and attempts[-1].state == "lost",
         )
-        return Assignment(attempts=(assigned,))
 
     def _checkpoint_dir(self, config_hash: str) -> Path:
         return self._folder / "checkpoints" / config_hash

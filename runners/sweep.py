@@ -19,6 +19,7 @@ from runners.pools.inline_pool import InlinePool
 from runners.pools.ray_scratch import clear_ray_scratch, ray_scratch
 from runners.text.corpus import Corpus
 from search.asked.experiment import Experiment
+from search.limits.packs import LARGEST_PACK
 from search.propose.cells import Ground
 from search.propose.contract import Proposer
 from search.propose.proposer import SweepProposer
@@ -178,12 +179,13 @@ def begin_sweep(
 
 def worker_options(experiment: Experiment, corpus: Corpus) -> WorkerOptions:
     """What every worker of a sweep is told."""
-    workers = experiment.workers
+    workers, device = experiment.workers, resolve_device(experiment)
     return WorkerOptions(
         corpus=corpus,
-        device=resolve_device(experiment),
+        device=device,
         num_threads=workers.cpus_each,
         checkpoint_seconds=workers.checkpoint_seconds,
+        pack=workers.pack or (LARGEST_PACK if device == "cuda" else 1),
         engine=workers.engine,
         arm_files=loaded_files(),
     )

@@ -61,7 +61,7 @@ class TrainingOrder:
         return self.windows(first, min(batch_sequences, limit - first))
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)
 def epoch_order(num_windows: int, *, data_seed: int, epoch: int) -> WindowIndices:
     """The permutation of one epoch.
 
@@ -111,7 +111,7 @@ def gather(stream: Tensor, windows: WindowIndices, *, context_length: int) -> tu
 
 @cache
 def _offsets(length: int, device: torch.device) -> Tensor:
-    return torch.arange(length, device=device)
+    return torch.arange(length).to(device)  # waits: every lane of the device reads it
 
 
 def evaluation_windows(

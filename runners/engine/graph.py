@@ -186,9 +186,18 @@ class WarmEngine:
         self._captured: StepTask | None = None
         self._engine: GraphEngine | None = None
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept."""
+        return self._engine is None
+
+    def serves(self, task: StepTask) -> bool:
+        """Whether the kept engine does that task as it is."""
+        return self._engine is not None and task.captured() == self._captured
+
     def start(self, task: StepTask, *, init_seed: int) -> GraphEngine:
         """An engine at the start of a trial: the kept one, or a new one in its place."""
-        if self._engine is not None and task.captured() == self._captured:
+        if self._engine is not None and self.serves(task):
             self._engine.restart(task.recipe, init_seed=init_seed)
             return self._engine
         self.let_go()
@@ -198,17 +207,22 @@ class WarmEngine:
 
     def let_go(self) -> None:
         """Give the kept engine's memory back."""
-        if self._engine is not None:
-            self._engine.release()
+        if self._engine is None:
+            return
+        self._engine.release()
         self._captured = self._engine = None
-        if torch.cuda.is_available():
-            torch._C._cuda_clearCublasWorkspaces()  # made while capturing, they hold its memory
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
+
+
+def capture_stream() -> torch.cuda.Stream:
+    """The present stream, where graphs may be captured on it; else the one for all captures."""
+    present = torch.cuda.current_stream()
+    return _side_stream() if present == torch.cuda.default_stream() else present
 
 
 @cache
-def capture_stream() -> torch.cuda.Stream:
-    """The one stream that everything is captured on: each new one would keep workspaces."""
+def _side_stream() -> torch.cuda.Stream:
+    """One for the whole process: each new one would keep workspaces."""
     return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 

@@ -6,26 +6,21 @@ or the news that a worker is gone. Values only; nothing but the driver touches l
 
 from __future__ import annotations
 
-import errno
 import os
-import socket
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
-from runners.machine.device import is_device_failure
 from runners.text.corpus import Corpus
-from runners.trial.training import Engine, TrainingOptions, run_trial
+from runners.trial.training import Engine, StopReason
 from search.record.trial import Outcome, Progress, TrialConfig
 from spaces.arms.registry import ArmFile
 from spaces.errors import RequestError
 
-StopReason = Literal["preempted", "pruned"]
-
 
 @dataclass(frozen=True, kw_only=True)
-class AssignedAttempt:
+class Assignment:
     """One attempt at a trial, as it travels to a worker."""
 
     attempt_id: int
@@ -36,16 +31,10 @@ class AssignedAttempt:
     """Where the attempt saves, and finds what an earlier one saved."""
     weights_path: Path | None
     """Where to leave the final weights, if they are kept."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Assignment:
-    """What one worker is given at once: attempts, each with reports and an ending of its own."""
-
-    attempts: tuple[AssignedAttempt, ...]
-    """Trained one after the other."""
+    is_alone: bool = False
+    """Whether nothing may train beside it: its last worker died."""
     num_devices: int = 1
-    """Devices of the worker that they need; today's workers have one."""
+    """Devices of the worker that it needs; today's workers have one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +71,8 @@ class WorkerOptions:
     """torch threads of a worker."""
     checkpoint_seconds: float
     """Time between checkpoints."""
+    pack: int = 1
+    """Most trials that the worker trains side by side."""
     engine: Engine = "auto"
     """How steps run on a GPU."""
     arm_files: tuple[ArmFile, ...] = ()
@@ -94,13 +85,13 @@ class Pool(Protocol):
 
     @property
     def num_workers(self) -> int:
-        """Attempts that can run at once."""
+        """Workers that take assignments."""
 
-    def num_free(self) -> int:
-        """Workers without an attempt."""
+    def has_place(self, assignment: Assignment | None = None) -> bool:
+        """Whether a worker can start that attempt now; left out: whether any might be started."""
 
     def assign(self, assignment: Assignment) -> None:
-        """Start an attempt on a free worker."""
+        """Start an attempt where there is a place for it."""
 
     def reports(self, *, timeout_seconds: float) -> list[Report]:
         """News since the last call; waits at most that long for the first."""
@@ -116,7 +107,7 @@ class Pool(Protocol):
 
 
 class StopFlags:
-    """Whether, and why, each attempt of an assignment should end at its next step."""
+    """Whether, and why, each of a worker's attempts should end at its next step."""
 
     def __init__(self) -> None:
         self._reasons: dict[int, StopReason] = {}
@@ -149,69 +140,3 @@ def require_one_device(assignment: Assignment) -> None:
             f"a worker has one device, but {assignment.num_devices} are asked for; trials on "
             f"several devices need a pool whose workers have them"
         )
-
-
-def train_assignment(
-    assignment: Assignment, options: WorkerOptions, stop: StopFlags
-) -> Generator[Report]:
-    """What every worker does with an assignment."""
-    for attempt in assignment.attempts:
-        yield from _train_attempt(attempt, options, stop.of(attempt.attempt_id))
-
-
-def _train_attempt(
-    attempt: AssignedAttempt, options: WorkerOptions, should_stop: Callable[[], StopReason | None]
-) -> Generator[Report]:
-    """One attempt to its ending.
-
-    Raises `RequestError` where the trial cannot run here at all. Any other error is news of the
-    attempt: without room on the disk it is preempted; with another error of the disk, or a GPU that
-    this process can use no more, it is lost; what is left is a failure of the trial.
-    """
-    node, pid = socket.gethostname(), os.getpid()
-    last = Progress(step=0, steps=attempt.config.num_steps, tokens=0, resumed_tokens=0)
-    try:
-        for content in _contents(attempt, options, should_stop):
-            if isinstance(content, Progress):
-                last = content
-            yield Report(attempt_id=attempt.attempt_id, node=node, pid=pid, content=content)
-    except RequestError:
-        raise
-    except Exception as error:
-        ending = _ending(error, last)
-        yield Report(attempt_id=attempt.attempt_id, node=node, pid=pid, content=ending)
-
-
-def _ending(error: Exception, last: Progress) -> Outcome | WorkerLost:
-    """What an error makes of an attempt that had come so far."""
-    reason = f"{type(error).__name__}: {error}"
-    if is_device_failure(error):
-        return WorkerLost(reason=reason.splitlines()[0])
-    if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return WorkerLost(reason=reason)
-    return Outcome(
-        status="preempted" if isinstance(error, OSError) else "failed",
-        reason=reason,
-        steps=last.step,
-        tokens=last.tokens,
-        resumed_tokens=last.resumed_tokens,
-        curve=last.curve,
-    )
-
-
-def _contents(
-    attempt: AssignedAttempt, options: WorkerOptions, should_stop: Callable[[], StopReason | None]
-) -> Iterator[Progress | Outcome]:
-    return run_trial(
-        attempt.config,
-        options.corpus,
-        TrainingOptions(
-            device=options.device,
-            engine=options.engine,
-            num_threads=options.num_threads,
-            checkpoint_dir=attempt.checkpoint_dir,
-            checkpoint_seconds=options.checkpoint_seconds,
-            weights_path=attempt.weights_path,
-        ),
-        should_stop=should_stop,
-    )

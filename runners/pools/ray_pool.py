@@ -1,7 +1,7 @@
-"""How do trials run side by side? Long-lived Ray actors, one attempt each; the only door to Ray.
+"""How do trials run in other processes? In long-lived Ray actors, a pack each; the door to Ray.
 
 An actor that dies is not restarted by Ray (the next call to a restarted actor fails as well): the
-pool reports its attempt lost and puts a new actor in its place.
+pool reports its attempts lost and puts a new actor in its place.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +25,15 @@ from ray.exceptions import RayActorError, RayTaskError
 from runners.pools.contract import (
     Assignment,
     Report,
-    StopFlags,
-    StopReason,
     WorkerLost,
     WorkerOptions,
     require_cores,
     require_one_device,
-    train_assignment,
 )
+from runners.pools.open_attempts import OpenAttempts
+from runners.pools.pack import Pack
 from runners.pools.ray_address import NAMED, host_of, require_cluster
+from runners.trial.training import StopReason
 from search.record.redaction import redact
 from search.record.trial import Outcome
 from spaces.arms.registry import load_arm_file
@@ -41,22 +41,24 @@ from spaces.errors import RequestError
 
 
 class Worker:
-    """The actor: trains one assignment at a time and can be asked to stop meanwhile."""
+    """The actor: trains what it is given, and takes more, or the wish to stop, meanwhile."""
 
     def __init__(self, options: WorkerOptions) -> None:
         for file in options.arm_files:
             load_arm_file(file)
-        self._options = options
-        self._stop = StopFlags()
+        self._pack = Pack(options)
 
-    def train(self, assignment: Assignment) -> Iterator[Report]:
-        """Reports of an assignment's attempts, streamed."""
-        self._stop = StopFlags()
-        yield from train_assignment(assignment, self._options, self._stop)
+    def serve(self) -> Iterator[Report]:
+        """Reports of all that is ever assigned, streamed."""
+        yield from self._pack.reports_for_ever()
+
+    def assign(self, assignment: Assignment) -> None:
+        """One more attempt."""
+        self._pack.add(assignment)
 
     def stop(self, attempt_id: int, reason: StopReason) -> None:
-        """Flag an attempt; one that is not of the running assignment heeds no flag."""
-        self._stop.set(attempt_id, reason)
+        """Flag an attempt."""
+        self._pack.stop(attempt_id, reason)
 
 
 @dataclass
@@ -64,9 +66,8 @@ class _Slot:
     """One actor and what it is on."""
 
     actor: Any
-    open_attempts: list[int] = field(default_factory=list)
-    """Attempts of its assignment that have not ended; the first of them runs."""
-    stream: Any = None
+    stream: Any
+    open: OpenAttempts
     is_abandoned: bool = False
     """Given up as silent: still listened to, never given work again."""
 
@@ -111,32 +112,41 @@ class RayPool:
             num_cpus=cpus_each,
             num_gpus=1 if on_gpu else 0,
             max_restarts=0,
-            max_concurrency=2,
+            max_concurrency=2,  # one thread trains, the other takes what comes meanwhile
         )(Worker)
-        self._slots = [_Slot(actor=self._start_actor()) for _ in range(num_workers)]
+        self._slots = [self._start() for _ in range(num_workers)]
 
-    def _start_actor(self) -> Any:
-        return self._actor.remote(self._options)
+    def _start(self, **resources: float) -> _Slot:
+        """A new actor that listens."""
+        actor = self._actor.options(**resources).remote(self._options)
+        stream = actor.serve.options(num_returns="streaming").remote()
+        return _Slot(actor=actor, stream=stream, open=OpenAttempts(most=self._options.pack))
 
     @property
     def num_workers(self) -> int:
         """Actors that take work."""
         return sum(not slot.is_abandoned for slot in self._slots)
 
-    def num_free(self) -> int:
-        """Actors without an attempt."""
-        return sum(slot.stream is None for slot in self._slots)
+    def _places(self, assignment: Assignment | None) -> list[_Slot]:
+        """Actors that take an attempt, those with the least to do first."""
+        willing = [each for each in self._slots if not each.is_abandoned]
+        places = [slot for slot in willing if slot.open.has_place(assignment)]
+        return sorted(places, key=lambda slot: len(slot.open))
+
+    def has_place(self, assignment: Assignment | None = None) -> bool:
+        """Whether an actor takes one more."""
+        return bool(self._places(assignment))
 
     def assign(self, assignment: Assignment) -> None:
-        """Start an assignment on the first free actor."""
+        """Hand an attempt to the actor with the least to do."""
         require_one_device(assignment)
-        slot = next(slot for slot in self._slots if slot.stream is None)
-        slot.open_attempts = [attempt.attempt_id for attempt in assignment.attempts]
-        slot.stream = slot.actor.train.options(num_returns="streaming").remote(assignment)
+        slot = self._places(assignment)[0]
+        slot.open.add(assignment)
+        slot.actor.assign.remote(assignment)
 
     def reports(self, *, timeout_seconds: float) -> list[Report]:
         """One report of every stream that has one."""
-        busy = {slot.stream: slot for slot in self._slots if slot.stream is not None}
+        busy = {slot.stream: slot for slot in self._slots if slot.open}
         if not busy:
             return []
         ready, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_seconds)
@@ -146,7 +156,6 @@ class RayPool:
 
     def _pull(self, slot: _Slot) -> list[Report]:
         """The next report of one stream; of a worker that died, one of every attempt it had."""
-        assert slot.open_attempts, "a stream ends with its last attempt"
         try:
             report: Report = ray.get(next(slot.stream))
         except RayTaskError as error:
@@ -160,26 +169,18 @@ class RayPool:
             ray.kill(slot.actor)  # what broke it, a GPU's context say, would break the next attempt
             return [report, *self._lose(slot, report.content, but=report.attempt_id)]
         if isinstance(report.content, Outcome):
-            slot.open_attempts.remove(report.attempt_id)
-            if not slot.open_attempts:
-                slot.stream = None
-                if slot.is_abandoned:
-                    self._remove(slot)
+            slot.open.end(report.attempt_id)
+            if slot.is_abandoned and not slot.open:
+                self._remove(slot)
         return [report]
 
     def _lose(self, slot: _Slot, lost: WorkerLost, *, but: int | None = None) -> list[Report]:
         """News that a worker took its open attempts with it; another is put in its place."""
-        gone = [attempt_id for attempt_id in slot.open_attempts if attempt_id != but]
-        self._replace(slot)
+        self._slots.remove(slot)
+        if not slot.is_abandoned:
+            self._slots.append(self._start())
+        gone = [attempt_id for attempt_id in slot.open.ids if attempt_id != but]
         return [Report(attempt_id=each, node="", pid=0, content=lost) for each in gone]
-
-    def _replace(self, slot: _Slot) -> None:
-        """A new actor for one that is gone, unless it has one already."""
-        if slot.is_abandoned:
-            self._slots.remove(slot)
-        else:
-            slot.open_attempts, slot.stream = [], None
-            slot.actor = self._start_actor()
 
     def _remove(self, slot: _Slot) -> None:
         ray.kill(slot.actor)
@@ -188,7 +189,7 @@ class RayPool:
     def stop(self, attempt_id: int, reason: StopReason) -> None:
         """Flag the attempt on its actor."""
         for slot in self._slots:
-            if attempt_id in slot.open_attempts:
+            if attempt_id in slot.open:
                 slot.actor.stop.remote(attempt_id, reason)
 
     def abandon(self, attempt_id: int) -> None:
@@ -197,15 +198,17 @@ class RayPool:
         The new one asks for no cores, which the silent one still holds; a GPU it must wait for, so
         there the silent one is killed.
         """
-        silent = next(slot for slot in self._slots if attempt_id in slot.open_attempts)
+        silent = next((slot for slot in self._slots if attempt_id in slot.open), None)
+        if silent is None or silent.is_abandoned:  # with another attempt of its pack
+            return
         silent.is_abandoned = True
         if self._options.device == "cuda":
             self._remove(silent)
-            self._slots.append(_Slot(actor=self._start_actor()))
+            self._slots.append(self._start())
         else:
-            silent.actor.stop.remote(attempt_id, "preempted")
-            spare = self._actor.options(num_cpus=0).remote(self._options)
-            self._slots.append(_Slot(actor=spare))
+            for each in silent.open.ids:
+                silent.actor.stop.remote(each, "preempted")
+            self._slots.append(self._start(num_cpus=0))
 
     def close(self) -> None:
         """Let the actors go, leave Ray, and remove what it kept on the disk."""

@@ -10,14 +10,13 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import safetensors.torch
 import torch
-from torch import Tensor
 
 from runners.engine.batches import (
     TrainingOrder,
@@ -26,9 +25,11 @@ from runners.engine.batches import (
     evaluation_windows,
     gather,
 )
-from runners.engine.graph import StepTask, WarmEngine
+from runners.engine.graph import StepTask
+from runners.engine.lanes import LANES, Lane
 from runners.engine.schedule import learning_rate_at
 from runners.engine.step import EagerEngine, OutOfMemoryAtOneSequence, StepEngine
+from runners.engine.unread import UnreadLosses
 from runners.engine.validation import Measurement, measure
 from runners.machine.device import find_device, reset_peak_memory
 from runners.machine.files import write_atomically
@@ -50,11 +51,9 @@ from spaces.model import LanguageModel
 StopReason = Literal["preempted", "pruned"]
 Engine = Literal["auto", "eager"]
 
-STEPS_BETWEEN_READS = {"cpu": 1, "cuda": 64}
-"""A GPU's losses are read this rarely, so that it does not wait for the loop."""
-
-WARM = WarmEngine()
-"""What this process keeps of a trial on a GPU for the next one."""
+STEPS_OF_A_TURN = {"cpu": 1, "cuda": 8}
+"""A trial trains so many steps before it is another's turn; a GPU has more of them handed over
+than it has done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,16 +99,64 @@ def run_trial(
     attempt, ``pruned`` ends the trial. Divergence and lack of memory are outcomes; a request that
     cannot be met (another text, too little of it, a missing device) raises `RequestError`.
     """
+    for content in run_in_turns(config, corpus, options, should_stop=should_stop):
+        if content is not None:
+            yield content
+
+
+def run_in_turns(
+    config: TrialConfig,
+    corpus: Corpus,
+    options: TrainingOptions,
+    *,
+    should_stop: Callable[[], StopReason | None] = never,
+) -> Generator[Progress | Outcome | None]:
+    """`run_trial`, with None after every few steps: another trial of the process may have its turn.
+
+    Trials that take turns share nothing: each ends with the numbers that it has alone, on a CPU bit
+    for bit. On a GPU each has a lane, in which the device works on while others have theirs.
+    """
     check_request(config, corpus)
     if options.num_threads is not None:
         torch.set_num_threads(options.num_threads)
-    trial = _Trial(config, corpus, options, should_stop)
+    device = find_device(options.device)
+    lane = LANES.take(step_task(config, options, device))
     try:
-        yield from trial.run()
+        trial = _Trial(config, corpus, options, should_stop, device, lane)
+        turns, content = trial.run(), None
+        while not isinstance(content, Outcome):
+            with lane.entered(device):
+                content = _turn(trial, turns)
+            yield content
+    finally:
+        lane.is_taken = False
+
+
+def _turn(trial: _Trial, turns: Iterator[Progress | Outcome | None]) -> Progress | Outcome | None:
+    """The next turn of a trial; lack of memory, which nothing was found against, ends it."""
+    try:
+        return next(turns)
     except (OutOfMemoryAtOneSequence, torch.OutOfMemoryError) as error:
-        WARM.let_go()
-        reason = f"one sequence does not fit into {options.device}'s memory: {error}"
-        yield trial.end("out_of_memory", reason=reason.splitlines()[0])
+        reason = str(error).splitlines()[0]
+    trial.lane.warm.let_go()
+    where = f"one sequence does not fit into {trial.device}'s memory"
+    return trial.end("out_of_memory", reason=f"{where}: {reason}")
+
+
+def step_task(
+    config: TrialConfig, options: TrainingOptions, device: torch.device
+) -> StepTask | None:
+    """What a captured step of the trial is built for; None where its steps are not captured."""
+    arm = find_arm(config.architecture.arm)
+    if device.type != "cuda" or options.engine != "auto" or not arm.is_captured:
+        return None
+    return StepTask(
+        architecture=config.architecture,
+        recipe=config.training,
+        device=device,
+        eval_sequences=config.eval_sequences,
+        micro_batch_sequences=options.micro_batch_sequences,
+    )
 
 
 def check_request(config: TrialConfig, corpus: Corpus) -> None:
@@ -153,17 +200,20 @@ class _Trial:
         corpus: Corpus,
         options: TrainingOptions,
         should_stop: Callable[[], StopReason | None],
+        device: torch.device,
+        lane: Lane,
     ) -> None:
+        self.device = device
+        self.lane = lane
         self._config = config
         self._corpus = corpus
         self._options = options
         self._should_stop = should_stop
-        self._device = find_device(options.device)
         self._log = TrialLog(config=config)
         self._resumed_tokens = 0
         self._notes: list[str] = []
         self._steps_done = 0
-        self._unread: list[Tensor] = []
+        self._unread = UnreadLosses(device)
         self._evaluation_steps = evaluation_steps(config)
         self._last_save = self._last_progress = self._handed_over = time.monotonic()
         self._setup_seconds: float | None = None
@@ -179,15 +229,15 @@ class _Trial:
             eval_sequences=config.eval_sequences,
         )
 
-    def run(self) -> Iterator[Progress | Outcome]:
-        """Train to an ending."""
-        reset_peak_memory(self._device)
-        self._streams = device_streams(self._corpus, str(self._device))
+    def run(self) -> Iterator[Progress | Outcome | None]:
+        """Train to an ending; None ends a turn."""
+        reset_peak_memory(self.device)
+        self._streams = device_streams(self._corpus, str(self.device))
         self._engine = self._start_or_continue()
         self._setup_seconds = time.monotonic() - self._handed_over
         while True:
             yield self._progress()
-            stop = self._advance()
+            stop = yield from self._advance()
             measurement = self._measure_if_due(stop)
             if self._log.problem is not None:
                 yield self.end("diverged", reason=self._log.problem)
@@ -206,7 +256,7 @@ class _Trial:
             status,
             self._log,
             corpus=self._corpus,
-            device=self._device,
+            device=self.device,
             resumed_tokens=self._resumed_tokens,
             reason=reason,
         )
@@ -220,22 +270,14 @@ class _Trial:
         )
 
     def _start(self) -> StepEngine:
-        architecture, recipe = self._config.architecture, self._config.training
+        recipe, seed = self._config.training, self._config.init_seed
+        task = step_task(self._config, self._options, self.device)
+        if task is not None:
+            return self.lane.start(task, init_seed=seed)
+        model = LanguageModel(
+            self._config.architecture, seed=seed, parametrization=recipe.parametrization
+        ).to(self.device)
         size = self._options.micro_batch_sequences
-        arm = find_arm(architecture.arm)
-        fused = self._device.type == "cuda" and self._options.engine == "auto"
-        if fused and arm.is_captured:
-            task = StepTask(
-                architecture=architecture,
-                recipe=recipe,
-                device=self._device,
-                eval_sequences=self._config.eval_sequences,
-                micro_batch_sequences=size,
-            )
-            return WARM.start(task, init_seed=self._config.init_seed)
-        seed = self._config.init_seed
-        model = LanguageModel(architecture, seed=seed, parametrization=recipe.parametrization)
-        model = model.to(self._device)
         return EagerEngine(model, recipe, micro_batch_sequences=size, seed=seed)
 
     def _start_or_continue(self) -> StepEngine:
@@ -254,24 +296,33 @@ class _Trial:
             self._resumed_tokens = self._log.tokens
         return engine
 
-    def _advance(self) -> StopReason | None:
-        """Train until something is due or somebody asks to stop; only this is training time."""
+    def _advance(self) -> Generator[None, None, StopReason | None]:
+        """Train, turn by turn, until something is due or somebody asks to stop."""
+        while True:
+            stop, is_due = self._train_a_turn()
+            if stop is not None or is_due:
+                return stop
+            yield
+
+    def _train_a_turn(self) -> tuple[StopReason | None, bool]:
+        """A few steps; why they stop, and whether something is due. Only this is training time."""
         started = time.monotonic()
-        stop = None
+        stop, is_due = None, self._steps_done == self._config.num_steps
+        last = min(self._config.num_steps, self._steps_done + STEPS_OF_A_TURN[self.device.type])
         with garbage_collection_paused():
-            while self._steps_done < self._config.num_steps:
+            while stop is None and not is_due and self._steps_done < last:
                 stop = self._should_stop()
-                if stop is not None:
-                    break
-                self._step()
-                if self._log.problem is not None or self._is_something_due():
-                    break
-            self._read_losses()
+                if stop is None:
+                    self._step()
+                    self._log.add_losses(self._unread.arrived())
+                    is_due = self._log.problem is not None or self._is_something_due()
+            if stop is not None or is_due:
+                self._log.add_losses(self._unread.all())
         self._log.wall_seconds += time.monotonic() - started
-        return stop
+        return stop, is_due
 
     def _step(self) -> None:
-        """One optimizer step; its loss is read at once on a CPU, later on a GPU."""
+        """Hand one optimizer step to the device."""
         recipe = self._config.training
         windows = self._order.step_windows(
             self._steps_done, recipe.batch_sequences, limit=self._config.num_sequences
@@ -287,17 +338,8 @@ class _Trial:
             ),
             index=self._steps_done,
         )
-        self._unread.append(loss)
+        self._unread.add(loss)
         self._steps_done += 1
-        if len(self._unread) >= STEPS_BETWEEN_READS[self._device.type]:
-            self._read_losses()
-
-    def _read_losses(self) -> None:
-        """Wait for the device and take the losses since the last time into the log."""
-        if self._unread:
-            for loss_nats in torch.stack(self._unread).tolist():
-                self._log.add_loss(loss_nats)
-            self._unread = []
 
     def _is_something_due(self) -> bool:
         return (

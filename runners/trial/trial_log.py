@@ -9,6 +9,7 @@ divergence: a model that has learnt a short text by heart is a result, with a wa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,6 +70,11 @@ class TrialLog:
         return self.config.architecture.context_length * min(
             self.step * self.config.training.batch_sequences, self.config.num_sequences
         )
+
+    def add_losses(self, losses_nats: Iterable[float]) -> None:
+        """Take in the next steps' mean training losses."""
+        for loss_nats in losses_nats:
+            self.add_loss(loss_nats)
 
     def add_loss(self, loss_nats: float) -> None:
         """Take in the next step's mean training loss."""

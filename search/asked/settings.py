@@ -543,6 +543,9 @@ class WorkerSettings(Settings):
     """Workers; left out: one per GPU, or one per ``cpus_each`` cores."""
     cpus_each: Count = 1
     """CPU cores, and torch threads, of one worker."""
+    pack: Count | None = None
+    """Most trials that a worker trains side by side, if they are small; left out: 8 on a GPU, 1 on
+    a CPU."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """cuda gives each worker one whole GPU."""
     engine: Literal["auto", "eager"] = "auto"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from search.asked.settings import LimitSettings
 from search.record.ledger import TrialRecord
+from search.record.spending import busy_seconds
 from search.record.trial import Proposal
 from search.record.trial_records import is_pending
 
@@ -35,12 +36,7 @@ def committed_flops(records: Iterable[TrialRecord]) -> float:
 
 def spent_hours(records: Iterable[TrialRecord], *, now: float) -> float:
     """Worker-hours of all attempts; ``now`` (Unix seconds) ends those that run."""
-    return sum(
-        ((now if attempt.ended_at is None else attempt.ended_at) - attempt.started_at)
-        / SECONDS_PER_HOUR
-        for record in records
-        for attempt in record.own_attempts
-    )
+    return busy_seconds(records, now=now) / SECONDS_PER_HOUR
 
 
 def caps_in_words(

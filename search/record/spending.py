@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,23 +28,43 @@ def spending(records: Iterable[TrialRecord]) -> dict[SpentOn, float]:
     return parts
 
 
-def worker_seconds(records: Iterable[TrialRecord]) -> dict[str, float]:
+def busy_seconds(records: Iterable[TrialRecord], *, now: float | None = None) -> float:
+    """Seconds that workers were on the sweep's own attempts, from hand-over to end.
+
+    Attempts that a worker had side by side count once. Those that run end ``now`` (Unix seconds);
+    without it they count nothing.
+    """
+    spans: dict[object, list[tuple[float, float]]] = {}
+    for record in records:
+        for attempt in record.own_attempts:
+            ended = now if attempt.ended_at is None else attempt.ended_at
+            if ended is not None:
+                worker = attempt.id if attempt.pid is None else (attempt.node, attempt.pid)
+                spans.setdefault(worker, []).append((attempt.started_at, ended))
+    return sum(_covered(each) for each in spans.values())
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Length of the union of spans."""
+    total, reached = 0.0, -math.inf
+    for began, ended in sorted(spans):
+        total += max(0.0, ended - max(began, reached))
+        reached = max(reached, ended)
+    return total
+
+
+def worker_seconds(records: Sequence[TrialRecord]) -> dict[str, float]:
     """Seconds that workers spent, from hand-over to the end of each attempt, by what they did.
 
     ``other`` is what outcomes do not tell apart: saving, reporting, attempts without an outcome.
     """
-    parts = {"training": 0.0, "setup": 0.0, "measuring": 0.0, "other": 0.0}
+    parts = {"training": 0.0, "setup": 0.0, "measuring": 0.0}
     for record in records:
-        for attempt in record.own_attempts:
-            parts["other"] += max(
-                0.0, (attempt.ended_at or attempt.started_at) - attempt.started_at
-            )
         if record.outcome is not None and record.is_own_outcome:
             parts["training"] += record.outcome.wall_seconds or 0.0
             parts["setup"] += record.outcome.setup_seconds or 0.0
             parts["measuring"] += record.outcome.measuring_seconds or 0.0
-    known = parts["training"] + parts["setup"] + parts["measuring"]
-    return parts | {"other": max(0.0, parts["other"] - known)}
+    return parts | {"other": max(0.0, busy_seconds(records) - sum(parts.values()))}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import pytest
 
 from runners.driver import Driver, SweepEvent, SweepSummary
 from runners.machine.disk import Shortage
-from runners.pools.contract import AssignedAttempt, Assignment, Report, StopReason, WorkerLost
+from runners.pools.contract import Assignment, Report, StopReason, WorkerLost
 from runners.sweep import driver_settings
 from search.asked.experiment import Experiment
 from search.propose.proposer import SweepProposer
@@ -24,10 +24,10 @@ from tests.sweeps import GROUND, open_ledger, toy_experiment, toy_proposals
 class ScriptedPool:
     """Answers every assignment with what a script says."""
 
-    def __init__(self, script: Callable[[AssignedAttempt], list[object]]) -> None:
+    def __init__(self, script: Callable[[Assignment], list[object]]) -> None:
         self._script = script
         self._pending: list[Report] = []
-        self.assignments: list[AssignedAttempt] = []
+        self.assignments: list[Assignment] = []
         self.stopped: list[int] = []
         self.abandoned: list[int] = []
 
@@ -35,16 +35,15 @@ class ScriptedPool:
     def num_workers(self) -> int:
         return 2
 
-    def num_free(self) -> int:
-        return self.num_workers - len({report.attempt_id for report in self._pending})
+    def has_place(self, assignment: Assignment | None = None) -> bool:
+        return len({report.attempt_id for report in self._pending}) < self.num_workers
 
     def assign(self, assignment: Assignment) -> None:
-        for attempt in assignment.attempts:
-            self.assignments.append(attempt)
-            for content in self._script(attempt):
-                self._pending.append(
-                    Report(attempt_id=attempt.attempt_id, node="n", pid=1, content=content)  # type: ignore[arg-type]
-                )
+        self.assignments.append(assignment)
+        for content in self._script(assignment):
+            self._pending.append(
+                Report(attempt_id=assignment.attempt_id, node="n", pid=1, content=content)  # type: ignore[arg-type]
+            )
 
     def reports(self, *, timeout_seconds: float) -> list[Report]:
         return [self._pending.pop(0)] if self._pending else []
@@ -84,7 +83,7 @@ def finish(config: TrialConfig, *, loss_nats: float = 3.0) -> list[object]:
 def drive(
     home: Path,
     experiment: Experiment,
-    script: Callable[[AssignedAttempt], list[object]],
+    script: Callable[[Assignment], list[object]],
     *,
     should_stop: Callable[[], bool] = lambda: False,
     say: Callable[[str], None] = lambda _: None,
@@ -107,7 +106,7 @@ def drive(
 
 
 def test_every_trial_is_run_once_and_none_again(tmp_path: Path) -> None:
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         return finish(assignment.config)
 
     summary, ledger, pool, events = drive(tmp_path, toy_experiment(trials=6), script)
@@ -135,7 +134,7 @@ def test_flops_of_attempts_add_up(tmp_path: Path) -> None:
 def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> None:
     tries: dict[str, int] = {}
 
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         key = assignment.config.config_hash
         tries[key] = tries.get(key, 0) + 1
         doomed = key == min(tries)
@@ -171,7 +170,7 @@ def test_a_stop_preempts_what_runs_and_the_next_command_goes_on(tmp_path: Path) 
 
 
 def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) -> None:
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         return [Outcome(status="diverged", reason="loss rose", steps=3, tokens=96)]
 
     _, ledger, pool, _ = drive(tmp_path, toy_experiment(trials=3), script)
@@ -183,7 +182,7 @@ def test_failures_are_kept_with_their_reason_and_not_repeated(tmp_path: Path) ->
 
 
 def test_the_same_error_five_times_in_a_row_ends_the_sweep(tmp_path: Path) -> None:
-    def failing(assignment: AssignedAttempt) -> list[object]:
+    def failing(assignment: Assignment) -> list[object]:
         return [Outcome(status="failed", reason="no such operator")]
 
     experiment = toy_experiment(trials=12)
@@ -246,12 +245,12 @@ def test_a_silent_worker_is_given_up_and_what_it_says_late_is_stale(
     class Sleepy(ScriptedPool):
         """The first attempt says nothing until it is given up, then everything at once."""
 
-        def num_free(self) -> int:
+        def has_place(self, assignment: Assignment | None = None) -> bool:
             pools[:] = [self]
-            return 1 if len(self.assignments) == len(self.abandoned) else 0
+            return len(self.assignments) == len(self.abandoned)
 
         def assign(self, assignment: Assignment) -> None:
-            self.assignments += assignment.attempts
+            self.assignments.append(assignment)
             if len(self.assignments) > 1:
                 for attempt in self.assignments:
                     for content in finish(attempt.config, loss_nats=float(attempt.attempt_id)):
@@ -335,7 +334,7 @@ def test_drivers_that_die_do_not_count_against_a_trial(tmp_path: Path) -> None:
 
 
 def test_a_lost_trial_keeps_its_curve_and_its_flops(tmp_path: Path) -> None:
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         progress = finish(assignment.config)[0]
         return [progress, WorkerLost(reason="killed")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from runners.pools.contract import AssignedAttempt, Report, StopReason
+from runners.pools.contract import Assignment, Report, StopReason
 from search.limits.caps import committed_flops
 from search.record.spending import spending
 from search.record.trial import CurvePoint, Outcome, Progress
@@ -15,7 +15,7 @@ from tests.sweeps import toy_experiment
 
 
 def test_the_flops_cap_stops_in_order_and_a_higher_one_goes_on(tmp_path: Path) -> None:
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         return finish(assignment.config)
 
     capped = toy_experiment(trials=9, limits={"max_flops": 1.5e10})
@@ -71,7 +71,7 @@ def test_a_pruned_trial_is_no_result_and_its_flops_are_spent(tmp_path: Path, mon
     )
     order: list[str] = []
 
-    def script(assignment: AssignedAttempt) -> list[object]:
+    def script(assignment: Assignment) -> list[object]:
         config = assignment.config
         order.append(config.config_hash)
         loss = float(len(order))  # each is worse than all before

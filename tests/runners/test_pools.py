@@ -13,15 +13,14 @@ from pathlib import Path
 import pytest
 
 from runners.pools.contract import (
-    AssignedAttempt,
     Assignment,
     Pool,
     Report,
     WorkerLost,
     WorkerOptions,
-    _ending,
 )
 from runners.pools.inline_pool import InlinePool
+from runners.pools.pack import _ending
 from runners.text.corpus import Corpus
 from search.record.trial import Outcome, Progress
 from spaces.errors import RequestError
@@ -48,8 +47,8 @@ def pool(request: pytest.FixtureRequest, sotu_corpus: Corpus) -> Iterator[Pool]:
 
 
 @pytest.fixture
-def attempt(sotu_corpus: Corpus, tmp_path: Path) -> AssignedAttempt:
-    return AssignedAttempt(
+def attempt(sotu_corpus: Corpus, tmp_path: Path) -> Assignment:
+    return Assignment(
         attempt_id=7,
         config=small_trial(sotu_corpus),
         checkpoint_dir=tmp_path / "checkpoints",
@@ -57,21 +56,22 @@ def attempt(sotu_corpus: Corpus, tmp_path: Path) -> AssignedAttempt:
     )
 
 
-def run(pool: Pool, attempt: AssignedAttempt, *, hear: Callable[[Report], None]) -> Report:
+def run(pool: Pool, attempt: Assignment, *, hear: Callable[[Report], None]) -> Report:
     """The last report of an attempt."""
-    assert pool.num_free() == 1
-    pool.assign(Assignment(attempts=(attempt,)))
-    assert pool.num_free() == 0
+    assert pool.has_place()
+    pool.assign(attempt)
+    assert not pool.has_place()
     while True:
         for report in pool.reports(timeout_seconds=30.0):
             assert report.attempt_id == attempt.attempt_id
             hear(report)
             if isinstance(report.content, Outcome | WorkerLost):
-                assert pool.num_free() == pool.num_workers == 1
+                assert pool.has_place()
+                assert pool.num_workers == 1
                 return report
 
 
-def test_progress_and_then_one_outcome(pool: Pool, attempt: AssignedAttempt) -> None:
+def test_progress_and_then_one_outcome(pool: Pool, attempt: Assignment) -> None:
     heard: list[Report] = []
     last = run(pool, attempt, hear=heard.append)
     assert isinstance(last.content, Outcome)
@@ -83,10 +83,10 @@ def test_progress_and_then_one_outcome(pool: Pool, attempt: AssignedAttempt) -> 
 
 
 def test_a_stopped_attempt_saves_and_the_next_goes_on_to_the_same_result(
-    pool: Pool, attempt: AssignedAttempt
+    pool: Pool, attempt: Assignment
 ) -> None:
     whole = run(pool, attempt, hear=lambda _: None).content
-    pool.assign(Assignment(attempts=(replace(attempt, attempt_id=8),)))
+    pool.assign(replace(attempt, attempt_id=8))
     pool.stop(8, "preempted")
     first: list[Report] = []
     while not first or not isinstance(first[-1].content, Outcome):
@@ -101,37 +101,16 @@ def test_a_stopped_attempt_saves_and_the_next_goes_on_to_the_same_result(
     assert again.loss_nats == whole.loss_nats
 
 
-def test_attempts_of_one_assignment_have_reports_and_endings_of_their_own(
-    pool: Pool, attempt: AssignedAttempt, tmp_path: Path
-) -> None:
-    alone = run(pool, attempt, hear=lambda _: None).content
-    assert isinstance(alone, Outcome)
-    one, other = replace(attempt, attempt_id=21), replace(attempt, attempt_id=22)
-    one = replace(one, checkpoint_dir=tmp_path / "one")
-    other = replace(other, config=replace(attempt.config, data_seed=1), checkpoint_dir=tmp_path)
-    pool.assign(Assignment(attempts=(one, other)))
-    pool.stop(22, "pruned")
-    ended: dict[int, Outcome] = {}
-    while len(ended) < 2:
-        assert pool.num_free() == 0
-        for report in pool.reports(timeout_seconds=30.0):
-            if isinstance(report.content, Outcome):
-                ended[report.attempt_id] = report.content
-    assert pool.num_free() == 1
-    assert ended[21].loss_nats == alone.loss_nats
-    assert ended[22].status == "pruned"
-
-
 def test_more_devices_than_a_worker_has_are_a_wrong_request(
-    pool: Pool, attempt: AssignedAttempt
+    pool: Pool, attempt: Assignment
 ) -> None:
     with pytest.raises(RequestError, match="a worker has one device, but 2 are asked for"):
-        pool.assign(Assignment(attempts=(attempt,), num_devices=2))
-    assert pool.num_free() == 1
+        pool.assign(replace(attempt, num_devices=2))
+    assert pool.has_place()
 
 
 def test_a_killed_worker_is_lost_and_replaced(
-    pool: Pool, attempt: AssignedAttempt, sotu_corpus: Corpus
+    pool: Pool, attempt: Assignment, sotu_corpus: Corpus
 ) -> None:
     if isinstance(pool, InlinePool):
         return  # its worker is this very process
@@ -142,9 +121,9 @@ def test_a_killed_worker_is_lost_and_replaced(
     assert isinstance(run(pool, attempt, hear=lambda _: None).content, Outcome)
 
 
-def test_another_text_is_a_wrong_request(pool: Pool, attempt: AssignedAttempt) -> None:
+def test_another_text_is_a_wrong_request(pool: Pool, attempt: Assignment) -> None:
     config = replace(attempt.config, text_fingerprint="0" * 64)
-    pool.assign(Assignment(attempts=(replace(attempt, config=config),)))
+    pool.assign(replace(attempt, config=config))
     with pytest.raises(RequestError, match="trains on its own text"):
         pool.reports(timeout_seconds=60.0)
 

@@ -5,10 +5,12 @@ in the same arithmetic and measure the same validation sequences. *Ours* is driv
 actors, as ``isoflop sweep`` runs them: a first pass meets every width, the warm pass after it has a
 new depth, K or feed-forward in every trial. *Tune, fresh* starts a process for each trial and
 trains eagerly; *Tune, reused* keeps its actor (``reuse_actors``) and compiles each whole model.
-``--workers 1 2`` runs our side on one GPU, then on two. Interrupted, it prints what it has.
+``--workers 1 2`` runs our side on one GPU, then on two; ``--packs 1 8`` with trials one after the
+other, then up to eight side by side; ``--seeds 8`` trains each shape with so many seeds.
+Interrupted, it prints what it has.
 
     python -m experiments.benchmarks.engine.engine_trials [--sides ours fresh reused]
-        [--workers 1 2]
+        [--workers 1 2] [--packs 1 8] [--seeds 8] [--batch-sequences 8]
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,9 +72,17 @@ def shapes() -> list[Shape]:
 
 
 def proposals(
-    corpus: Corpus, listed: Sequence[Shape], *, flops: float, on_gpu: bool, rate: float = 3e-3
+    corpus: Corpus,
+    listed: Sequence[Shape],
+    *,
+    flops: float,
+    on_gpu: bool,
+    rate: float = 3e-3,
+    seeds: int = 1,
+    batch_sequences: int | None = None,
 ) -> list[Proposal]:
-    """The shapes at one budget."""
+    """The shapes at one budget, each with so many seeds."""
+    usual = (64 if flops > 5e14 else 32) if on_gpu else 8
     budget = Budget(train_flops=flops, convention="full")
     found = []
     for shape in listed:
@@ -95,21 +105,25 @@ def proposals(
             tokens=sequences * architecture.context_length,
             training=TrainingRecipe(
                 learning_rate=rate,
-                batch_sequences=(64 if flops > 5e14 else 32) if on_gpu else 8,
+                batch_sequences=batch_sequences or usual,
                 precision="bfloat16" if on_gpu else "float32",
             ),
             text_fingerprint=corpus.fingerprint,
             eval_sequences=32 if on_gpu else 8,
             eval_points=2,
         )
-        found.append(Proposal(config=config, arm="dual", budget=budget, axes={}, purpose="search"))
+        for seed in range(seeds):
+            own = replace(config, init_seed=seed, data_seed=seed)
+            found.append(Proposal(config=own, arm="dual", budget=budget, axes={}, purpose="search"))
     return found
 
 
 class Ours:
     """Driver and ledger over warm Ray actors, which live through all passes."""
 
-    def __init__(self, corpus: Corpus, *, on_gpu: bool, workers: int, home: Path) -> None:
+    def __init__(
+        self, corpus: Corpus, *, on_gpu: bool, workers: int, pack: int, home: Path
+    ) -> None:
         self._home = home
         self._ledger = Ledger(home, create=True)
         self._pool = RayPool(
@@ -118,6 +132,7 @@ class Ours:
                 device="cuda" if on_gpu else "cpu",
                 num_threads=1,
                 checkpoint_seconds=30.0,
+                pack=pack,
             ),
             num_workers=workers,
             cpus_each=1,
@@ -253,6 +268,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--trials", nargs="+", type=int, default=[24, 12], help="ours, by budget")
     parser.add_argument("--tune-trials", type=int, default=3, help="Ray Tune's, two at least")
     parser.add_argument("--workers", nargs="+", type=int, default=[1], help="of ours; one per GPU")
+    parser.add_argument("--packs", nargs="+", type=int, default=[1], help="trials side by side")
+    parser.add_argument("--seeds", type=int, default=1, help="of each shape; ours only")
+    parser.add_argument("--batch-sequences", type=int, help="left out: 32, from 5e14 on 64")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(argv)
     on_gpu = torch.cuda.is_available()
@@ -275,13 +293,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows.append(row | {"trials_per_hour": 3600 * count / seconds})
             print(line(rows[-1]), file=sys.stderr, flush=True)
 
-        def listed(flops: float, of: Sequence[Shape], rate: float = 3e-3) -> list[Proposal]:
-            return proposals(corpus, of, flops=flops, on_gpu=on_gpu, rate=rate)
+        def listed(flops: float, of: Sequence[Shape], **named: Any) -> list[Proposal]:
+            batch = options.batch_sequences
+            return proposals(corpus, of, flops=flops, on_gpu=on_gpu, batch_sequences=batch, **named)
 
+        sides = itertools.product(options.workers, options.packs) if "ours" in options.sides else ()
         with contextlib.suppress(KeyboardInterrupt):  # what was measured by then is printed
-            for workers in options.workers if "ours" in options.sides else ():
-                ours = Ours(corpus, on_gpu=on_gpu, workers=workers, home=home / f"ours-{workers}")
-                side = f"ours, {workers} worker{'s' * (workers > 1)}"
+            for workers, pack in sides:
+                where = home / f"ours-{workers}-{pack}"
+                ours = Ours(corpus, on_gpu=on_gpu, workers=workers, pack=pack, home=where)
+                side = f"ours, {workers} worker{'s' * (workers > 1)}, packs of {pack}"
                 # every width for every worker, one width after the other, from the list's far end
                 last = shapes()[-len(WIDTHS) * workers :]
                 first = sorted(last, key=lambda shape: shape.d_model)
@@ -289,8 +310,10 @@ def main(argv: Sequence[str] | None = None) -> int:
                 note(f"{side}, first pass", budgets[0], len(first), seconds)
                 for number, flops in enumerate(budgets):
                     count = options.trials[min(number, len(options.trials) - 1)]
-                    seconds = ours.seconds(f"warm-{number}", listed(flops, shapes()[:count]))
-                    note(f"{side}, warm", flops, count, seconds)
+                    of = shapes()[: count // options.seeds]
+                    trials = listed(flops, of, seeds=options.seeds)
+                    seconds = ours.seconds(f"warm-{number}", trials)
+                    note(f"{side}, warm", flops, len(trials), seconds)
                 ours.close()
             for name in ("fresh", "reused"):
                 if name in options.sides:
@@ -314,7 +337,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def line(row: dict[str, Any]) -> str:
     """One row of the table."""
     return (
-        f"{row['side']:26} {row['train_flops']:.0e} FLOPs: {row['trials_per_hour']:7.0f} trials/h "
+        f"{row['side']:37} {row['train_flops']:.0e} FLOPs: {row['trials_per_hour']:7.0f} trials/h "
         f"({row['trials']} in {row['seconds']:.1f} s)"
     )
 
