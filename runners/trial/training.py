@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Literal
 
 import safetensors.torch
 import torch
+from torch import Tensor
 
 from runners.engine.batches import (
     TrainingOrder,
@@ -214,6 +216,7 @@ class _Trial:
         self._notes: list[str] = []
         self._steps_done = 0
         self._unread = UnreadLosses(device)
+        self._ahead: deque[tuple[Tensor, Tensor]] = deque()
         self._evaluation_steps = evaluation_steps(config)
         self._last_save = self._last_progress = self._handed_over = time.monotonic()
         self._setup_seconds: float | None = None
@@ -324,12 +327,9 @@ class _Trial:
     def _step(self) -> None:
         """Hand one optimizer step to the device."""
         recipe = self._config.training
-        windows = self._order.step_windows(
-            self._steps_done, recipe.batch_sequences, limit=self._config.num_sequences
-        )
-        inputs_BT, targets_BT = gather(
-            self._streams.train, windows, context_length=self._order.context_length
-        )
+        if not self._ahead:
+            self._fetch()
+        inputs_BT, targets_BT = self._ahead.popleft()
         loss = self._engine.step(
             inputs_BT,
             targets_BT,
@@ -340,6 +340,19 @@ class _Trial:
         )
         self._unread.add(loss)
         self._steps_done += 1
+
+    def _fetch(self) -> None:
+        """Bring the batches of the next steps to the device, all at once."""
+        batch = self._config.training.batch_sequences
+        first = self._steps_done * batch
+        last = min(self._config.num_sequences, first + STEPS_OF_A_TURN[self.device.type] * batch)
+        inputs_NT, targets_NT = gather(
+            self._streams.train,
+            self._order.windows(first, last - first),
+            context_length=self._order.context_length,
+        )
+        batches = zip(torch.split(inputs_NT, batch), torch.split(targets_NT, batch), strict=True)
+        self._ahead.extend(batches)
 
     def _is_something_due(self) -> bool:
         return (

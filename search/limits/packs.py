@@ -14,10 +14,10 @@ from search.record.trial import TrialConfig
 from spaces.flops import train_flops_per_token
 
 LARGEST_PACK = 8
-"""Most trials side by side where nothing else is said: twice as many bring a few per cent more."""
-BUSY_STEP_FLOPS = 3e11
-"""`full` training FLOPs of the steps of a pack, from which on one more brings little: eight models
-of width 192 with 2,048 tokens a step are 1.8e11 (experiments/LOG.md)."""
+"""Most trials side by side where nothing else is said: more bring little."""
+BUSY_STEP_FLOPS = 4.5e11
+"""`full` training FLOPs of the steps of a pack, from which on one more brings little: measured on
+an H100, widths 64 to 384, 2,048 to 8,192 tokens a step (experiments/LOG.md)."""
 
 
 def step_flops(config: TrialConfig) -> float:
