@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from runners.machine.disk import Shortage, attempt_bytes, find_shortage
 from runners.pools.contract import Assignment, Pool, Report, WorkerLost
+from runners.trial.branching import trunk_key
 from runners.trial.checkpoint import clear_checkpoints
 from search.propose.contract import Capped, Done, Proposed, Proposer
 from search.record.ledger import Attempt, Ledger, TrialRecord
@@ -26,6 +27,9 @@ from search.record.trial import WAITING_STATES, Outcome, Progress, Proposal, Tri
 POLL_SECONDS = 0.5
 FAILURES_IN_A_ROW = 5
 """So many trials that fail one after the other with the same error are no fault of theirs."""
+MOST_WAITING = 8
+"""So many trials may wait for the trunk that they share with one that runs; then no more are
+proposed."""
 START_SECONDS = 120.0
 """A worker has at least so long for its first word: it starts, imports and reads the text."""
 
@@ -87,6 +91,8 @@ class DriverSettings:
     """A worker that says nothing for so long is given up."""
     keeps_weights: bool = False
     """Whether every trial leaves its final weights."""
+    shares_trunks: bool = False
+    """Whether trials that differ in their tokens alone go on from one another's trunk."""
 
 
 class Driver:
@@ -204,9 +210,13 @@ class Driver:
     def _hand_out(self) -> None:
         """Fill the workers' places, as long as there are trials and room for them."""
         while self._pool.has_place():
-            proposal = self._next_waiting() or self._propose()
+            proposal = self._next_waiting()
+            if proposal is None and len(self._waiting()) < MOST_WAITING:
+                proposal = self._propose()
             if proposal is None or not self._is_paid_for(proposal):
                 return
+            if self._waits_for_trunk(proposal):
+                continue
             assignment = self._assignment(proposal)
             if not self._pool.has_place(assignment) or not self._has_room(proposal):
                 return
@@ -218,11 +228,31 @@ class Driver:
             self._tell("started", proposal)
 
     def _next_waiting(self) -> Proposal | None:
-        """A trial that was queued or interrupted before, oldest first."""
-        for record in self._records.values():
-            if record.state in WAITING_STATES and record.set_aside is None:
-                return record.proposal
-        return None
+        """A trial that was queued or interrupted before, oldest first; of a trunk, the shortest."""
+        waiting = [each for each in self._waiting() if not self._waits_for_trunk(each)]
+        if not waiting:
+            return None
+        trunk = self._trunk(waiting[0])
+        same = [each for each in waiting if trunk is not None and self._trunk(each) == trunk]
+        return min(same or waiting[:1], key=lambda each: each.config.tokens)
+
+    def _waiting(self) -> list[Proposal]:
+        return [
+            record.proposal
+            for record in self._records.values()
+            if record.state in WAITING_STATES and record.set_aside is None
+        ]
+
+    def _trunk(self, proposal: Proposal) -> str | None:
+        """The trunk that a trial may share."""
+        return trunk_key(proposal.config) if self._settings.shares_trunks else None
+
+    def _waits_for_trunk(self, proposal: Proposal) -> bool:
+        """Whether another trial is at work on what this one would go on from."""
+        trunk = self._trunk(proposal)
+        if trunk is None:
+            return False
+        return any(self._trunk(each.proposal) == trunk for each in self._running.values())
 
     def _propose(self) -> Proposal | None:
         """The next new trial; those this home has results of are written down and passed over."""
@@ -259,6 +289,7 @@ class Driver:
             config=proposal.config,
             checkpoint_dir=self._checkpoint_dir(proposal.config_hash),
             weights_path=weights if self._settings.keeps_weights else None,
+            trunk_dir=self._folder / "trunks" if self._settings.shares_trunks else None,
             is_alone=bool(attempts) and attempts[-1].state == "lost",
         )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from search.asked.experiment import Experiment
+from search.limits.packs import LARGEST_PACK
 from search.propose.cells import Ground
 from search.record.homes import explaining_home
 from search.record.trial import Precision
@@ -59,6 +60,14 @@ def resolve_device(experiment: Experiment) -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def most_side_by_side(experiment: Experiment) -> int:
+    """Most trials that a worker trains at once: as asked for, else more than one on a GPU."""
+    asked = experiment.workers.pack
+    if asked is not None:
+        return asked
+    return LARGEST_PACK if resolve_device(experiment) == "cuda" else 1
 
 
 def resolve_precision(experiment: Experiment) -> Precision:

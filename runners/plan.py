@@ -13,9 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from runners.ground import prepare_ground, resolve_device
+from runners.ground import most_side_by_side, prepare_ground, resolve_device
 from runners.machine.disk import find_shortage, sweep_bytes
 from runners.own_arms import require_certified
+from runners.trial.branching import shared_tokens
 from search.asked.experiment import Experiment
 from search.belief.rates import RATE
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
@@ -66,7 +67,9 @@ class PlanTotals:
     to_run: int
     reused: int
     train_flops_to_run: int
-    """In the budget's convention."""
+    """In the budget's convention; trials that share a trunk count whole."""
+    train_flops_shared: int
+    """Of these, what trunks save: stretches that a shorter trial pays for."""
     tokens_to_run: int
     largest_memory_bytes: float
     disk_bytes: int
@@ -105,16 +108,32 @@ class Plan:
             to_run=len(to_run),
             reused=sum(each.fate == "reused" for each in self.trials),
             train_flops_to_run=sum(each.record.proposal.train_flops for each in to_run),
+            train_flops_shared=self._shared_flops(),
             tokens_to_run=sum(each.record.proposal.config.tokens for each in to_run),
             largest_memory_bytes=max((each.memory_bytes for each in to_run), default=0.0),
             disk_bytes=sweep_bytes(
                 [each.record.proposal.config for each in to_run],
-                num_workers=self.experiment.workers.count or os.cpu_count() or 1,
+                num_workers=(self.experiment.workers.count or os.cpu_count() or 1)
+                * most_side_by_side(self.experiment),
                 keep_weights=self.experiment.training.save_weights,
             ),
             worker_hours_to_run=hours,
             worker_hours_spent=self.spent_hours,
             cost=None if hours is None or self.price is None else hours * self.price,
+        )
+
+    def _shared_flops(self) -> int:
+        """What trunks save of the trials to run; those that are done serve as trunks too."""
+        if not self.experiment.budget.trunk:
+            return 0
+        proposals = {each.record.config_hash: each.record.proposal for each in self.trials}
+        shared = shared_tokens(each.config for each in proposals.values())
+        to_run = [each.record for each in self.trials if each.fate in TO_RUN]
+        return round(
+            sum(
+                shared.get(each.config_hash, 0) * each.proposal.train_flops_per_token
+                for each in to_run
+            )
         )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runners.driver import Driver, DriverSettings, SweepEvent, SweepSummary
-from runners.ground import prepare_ground, resolve_device
+from runners.ground import most_side_by_side, prepare_ground, resolve_device
 from runners.mlflow.saved_view import local_tracking_uri
 from runners.own_arms import require_certified
 from runners.pools.contract import Pool, WorkerOptions
@@ -19,7 +19,6 @@ from runners.pools.inline_pool import InlinePool
 from runners.pools.ray_scratch import clear_ray_scratch, ray_scratch
 from runners.text.corpus import Corpus
 from search.asked.experiment import Experiment
-from search.limits.packs import LARGEST_PACK
 from search.propose.cells import Ground
 from search.propose.contract import Proposer
 from search.propose.proposer import SweepProposer
@@ -122,6 +121,7 @@ def driver_settings(experiment: Experiment) -> DriverSettings:
         max_attempts=experiment.workers.max_attempts,
         silence_seconds=experiment.workers.silence_seconds,
         keeps_weights=experiment.training.save_weights,
+        shares_trunks=experiment.budget.trunk,
     )
 
 
@@ -179,13 +179,13 @@ def begin_sweep(
 
 def worker_options(experiment: Experiment, corpus: Corpus) -> WorkerOptions:
     """What every worker of a sweep is told."""
-    workers, device = experiment.workers, resolve_device(experiment)
+    workers = experiment.workers
     return WorkerOptions(
         corpus=corpus,
-        device=device,
+        device=resolve_device(experiment),
         num_threads=workers.cpus_each,
         checkpoint_seconds=workers.checkpoint_seconds,
-        pack=workers.pack or (LARGEST_PACK if device == "cuda" else 1),
+        pack=most_side_by_side(experiment),
         engine=workers.engine,
         arm_files=loaded_files(),
     )

@@ -8,7 +8,11 @@ from typing import Any
 
 from experiments.command import print_json, talk
 from experiments.setup import ExperimentOptions, json_number, parse_experiment_options
-from runners.plan import Plan, PlannedTrial, plan
+from runners.ground import most_side_by_side
+from runners.plan import TO_RUN, Plan, PlannedTrial, plan
+from runners.trial.branching import trunk_key
+from search.belief.rates import shared_rate_nats
+from search.limits.packs import may_join
 from search.record.numbers import configuration_numbers
 from spaces.arms.contract import shape_in_words
 
@@ -88,6 +92,7 @@ def _print_totals(found: Plan) -> None:
         f"{totals['train_flops_to_run']:.3g} training FLOPs, {totals['tokens_to_run']:,} tokens, "
         f"at most {totals['largest_memory_bytes'] / 1e9:.2f} GB each"
     )
+    _print_packs(found)
     print(f"disk: at most {totals['disk_bytes'] / 1e6:.1f} MB of checkpoints, weights and records")
     if totals["worker_hours_to_run"] is None:
         print("time: not known, since this device has trained nothing in this home yet")
@@ -100,6 +105,31 @@ def _print_totals(found: Plan) -> None:
         print(f"stops in order: {found.stopped_by}")
     if any(each.fate == "open" for each in found.trials):
         talk("open: results still to come decide its shape; its cost is the budget's all the same")
+
+
+def _print_packs(found: Plan) -> None:
+    """What trunks save and cost, and how many trials train side by side."""
+    totals = found.totals
+    if totals.train_flops_shared:
+        left = totals.train_flops_to_run - totals.train_flops_shared
+        tokens: dict[str, list[int]] = {}
+        for config in (each.record.proposal.config for each in found.trials):
+            tokens.setdefault(trunk_key(config) or config.config_hash, []).append(config.tokens)
+        span = max(max(each) / min(each) for each in tokens.values())
+        print(
+            f"trunks: {left:.3g} of these FLOPs are trained, the rest is shared ("
+            f"{totals.train_flops_to_run / left:.2f} x fewer); tokens within a trunk differ by up "
+            f"to {span:.3g} x, so that its one rate may cost the shortest and the longest trial "
+            f"{shared_rate_nats(span):.4f} nats each"
+        )
+    most = most_side_by_side(found.experiment)
+    if most > 1:
+        configs = [each.record.proposal.config for each in found.trials if each.fate in TO_RUN]
+        small = sum(may_join(config, [config], most=most) for config in configs)
+        print(
+            f"packs: a worker trains up to {most} trials side by side; {small} of {totals.to_run} "
+            f"are small enough"
+        )
 
 
 def _row(each: PlannedTrial) -> list[str]:

@@ -51,6 +51,7 @@ class StepTask:
             weight_decay=0.0,
             schedule="cosine",
             warmup_fraction=0.0,
+            warmup_steps=None,
             decay_fraction=0.0,
             final_lr_fraction=0.0,
         )

@@ -31,6 +31,8 @@ class Assignment:
     """Where the attempt saves, and finds what an earlier one saved."""
     weights_path: Path | None
     """Where to leave the final weights, if they are kept."""
+    trunk_dir: Path | None = None
+    """Where trials of one recipe and several lengths share what they have in common."""
     is_alone: bool = False
     """Whether nothing may train beside it: its last worker died."""
     num_devices: int = 1

@@ -96,6 +96,7 @@ class Pack:
                 num_threads=options.num_threads,
                 checkpoint_dir=assignment.checkpoint_dir,
                 checkpoint_seconds=options.checkpoint_seconds,
+                trunk_dir=assignment.trunk_dir,
                 weights_path=assignment.weights_path,
             ),
             should_stop=self._stop.of(assignment.attempt_id),

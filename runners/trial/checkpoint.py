@@ -60,8 +60,10 @@ class FoundCheckpoint:
     """Newer ones that were not whole, each with its reason."""
 
 
-def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
-    """Write, prove and return the checkpoint's folder; keeps the previous one beside it.
+def save_checkpoint(
+    folder: Path, checkpoint: Checkpoint, *, keep: int | None = CHECKPOINTS_KEPT
+) -> Path:
+    """Write, prove and return the checkpoint's folder; keeps so many of the newest, None all.
 
     A whole checkpoint of that trial and step stays as it is.
 
@@ -86,13 +88,17 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> Path:
         shutil.rmtree(partial, ignore_errors=True)
     _read(place)
     reach("after checkpoint proof")
-    for older in _places(folder)[CHECKPOINTS_KEPT:]:
+    for older in _places(folder)[keep:] if keep is not None else ():
         shutil.rmtree(older, ignore_errors=True)
     return place
 
 
-def load_checkpoint(folder: Path, *, config_hash: str) -> FoundCheckpoint:
+def load_checkpoint(
+    folder: Path, *, config_hash: str, at_most: int | None = None
+) -> FoundCheckpoint:
     """The newest checkpoint whose checksums hold, and why newer ones were passed over.
+
+    ``at_most``: of those up to that step.
 
     Half-written leftovers of killed processes are removed. Raises `RequestError` where the
     checkpoint is another trial's.
@@ -101,6 +107,8 @@ def load_checkpoint(folder: Path, *, config_hash: str) -> FoundCheckpoint:
         shutil.rmtree(leftover, ignore_errors=True)
     rejected: list[str] = []
     for place in _places(folder):
+        if at_most is not None and int(place.name.removeprefix("step-")) > at_most:
+            continue
         try:
             checkpoint = _read(place)
         except CorruptCheckpoint as error:

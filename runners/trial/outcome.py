@@ -45,6 +45,8 @@ def sum_up(
         steps=log.step,
         tokens=log.tokens,
         resumed_tokens=resumed_tokens,
+        trunk_parent=log.trunk_parent,
+        trunk_tokens=log.tokens_at(log.trunk_step or 0),
         epochs=log.tokens / corpus.num_train_tokens,
         train_flops=per_token.times(log.tokens).as_dict(),
         forward_flops_per_token=forward_flops_per_token(architecture).as_dict(),

@@ -36,14 +36,17 @@ from runners.engine.validation import Measurement, measure
 from runners.machine.device import find_device, reset_peak_memory
 from runners.machine.files import write_atomically
 from runners.text.corpus import Corpus
+from runners.trial.branching import trunk_key
 from runners.trial.checkpoint import (
     Checkpoint,
     CorruptCheckpoint,
+    FoundCheckpoint,
     load_checkpoint,
     save_checkpoint,
 )
 from runners.trial.outcome import sum_up, with_result
 from runners.trial.trial_log import TrialLog
+from runners.trial.trunk import Trunk
 from search.record.trial import Outcome, OutcomeStatus, Progress, TrialConfig
 from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
@@ -79,6 +82,8 @@ class TrainingOptions:
     """Steps between checkpoints, besides."""
     progress_seconds: float = 2.0
     """Longest silence between two values of progress, but for a single step."""
+    trunk_dir: Path | None = None
+    """Where trials of one recipe find and leave what they have in common; None: nowhere."""
     weights_path: Path | None = None
     """Where to leave the final weights as safetensors; None keeps none."""
 
@@ -216,6 +221,8 @@ class _Trial:
         self._notes: list[str] = []
         self._steps_done = 0
         self._unread = UnreadLosses(device)
+        has_trunk = options.trunk_dir is not None and trunk_key(config) is not None
+        self._trunk = Trunk(config, options.trunk_dir) if has_trunk and options.trunk_dir else None
         self._ahead: deque[tuple[Tensor, Tensor]] = deque()
         self._evaluation_steps = evaluation_steps(config)
         self._last_save = self._last_progress = self._handed_over = time.monotonic()
@@ -284,20 +291,27 @@ class _Trial:
         return EagerEngine(model, recipe, micro_batch_sequences=size, seed=seed)
 
     def _start_or_continue(self) -> StepEngine:
-        engine = self._start()
-        folder = self._options.checkpoint_dir
-        if folder is None:
-            return engine
-        search = load_checkpoint(folder, config_hash=self._config.config_hash)
-        self._notes += [f"a checkpoint was not whole and not used: {x}" for x in search.rejected]
-        found = search.checkpoint
+        engine, folder = self._start(), self._options.checkpoint_dir
+        found = None
+        if folder is not None:
+            found = self._usable(load_checkpoint(folder, config_hash=self._config.config_hash))
+            if found is not None:
+                self._log = TrialLog.from_json(self._config, found.state)
+        if found is None and self._trunk is not None:
+            found = self._usable(self._trunk.newest())
+            if found is not None:
+                self._log = self._trunk.log(found)
         if found is not None:
             engine.model.load_state_dict(found.weights)
             engine.load_optimizer_tensors(found.optimizer)
-            self._log = TrialLog.from_json(self._config, found.state)
             self._steps_done = found.step
             self._resumed_tokens = self._log.tokens
         return engine
+
+    def _usable(self, search: FoundCheckpoint) -> Checkpoint | None:
+        """What was found, with a note of what was passed over."""
+        self._notes += [f"a checkpoint was not whole and not used: {x}" for x in search.rejected]
+        return search.checkpoint
 
     def _advance(self) -> Generator[None, None, StopReason | None]:
         """Train, turn by turn, until something is due or somebody asks to stop."""
@@ -357,9 +371,13 @@ class _Trial:
     def _is_something_due(self) -> bool:
         return (
             self._steps_done in self._evaluation_steps
+            or self._is_at_branch()
             or self._is_save_due()
             or time.monotonic() - self._last_progress >= self._options.progress_seconds
         )
+
+    def _is_at_branch(self) -> bool:
+        return self._trunk is not None and self._steps_done == self._trunk.step
 
     def _is_save_due(self) -> bool:
         if self._options.checkpoint_dir is None or not self._steps_done:
@@ -399,7 +417,7 @@ class _Trial:
 
     def _stop(self, reason: StopReason) -> Outcome:
         said = f"asked to stop at step {self._log.step}"
-        if reason == "preempted" and not self._save_if_possible():
+        if reason == "preempted" and not self._save_if_possible(self._save):
             said += f"; {self._notes[-1]}"
         return self.end(reason, reason=said)
 
@@ -410,35 +428,37 @@ class _Trial:
         return with_result(self.end("complete"), self._log, measurement, weights_path=path)
 
     def _save_if_due(self) -> None:
+        if self._trunk is not None and self._is_at_branch():
+            self._save_if_possible(self._trunk.leave)
         if self._is_save_due():
-            self._save_if_possible()
+            self._save_if_possible(self._save)
 
-    def _save_if_possible(self) -> bool:
+    def _save_if_possible(self, save: Callable[[Checkpoint], None]) -> bool:
         """Save; where the disk does not take it the trial goes on, and the checkpoint before holds.
 
         The next try comes after the usual time.
         """
         try:
-            self._save()
+            save(self._checkpoint())
         except (OSError, CorruptCheckpoint) as error:
             self._notes.append(f"no checkpoint of step {self._log.step}: {error}")
             self._last_save = time.monotonic()
             return False
         return True
 
-    def _save(self) -> None:
+    def _save(self, checkpoint: Checkpoint) -> None:
         if self._options.checkpoint_dir is not None:
-            save_checkpoint(
-                self._options.checkpoint_dir,
-                Checkpoint(
-                    config_hash=self._config.config_hash,
-                    step=self._log.step,
-                    weights=self._engine.model.state_dict(),
-                    optimizer=self._engine.optimizer_tensors(),
-                    state=self._log.to_json(),
-                ),
-            )
+            save_checkpoint(self._options.checkpoint_dir, checkpoint)
             self._last_save = time.monotonic()
+
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(
+            config_hash=self._config.config_hash,
+            step=self._log.step,
+            weights=self._engine.model.state_dict(),
+            optimizer=self._engine.optimizer_tensors(),
+            state=self._log.to_json(),
+        )
 
 
 def list_of_readouts(config: TrialConfig) -> list[str]:

@@ -23,6 +23,11 @@ TAIL_FRACTION = 0.1
 """The training loss of an outcome is the mean over this last share of the steps."""
 
 
+def tail_steps(config: TrialConfig) -> int:
+    """Last steps of a trial, whose mean is its training loss."""
+    return max(1, round(TAIL_FRACTION * config.num_steps))
+
+
 @dataclass(kw_only=True)
 class RunningMean:
     """A weighted mean that grows."""
@@ -61,14 +66,22 @@ class TrialLog:
     """Training loss of the last tenth of the steps."""
     recent: list[float] = field(default_factory=list)
     """Training losses of the last steps, for the divergence rule."""
+    trunk_parent: str | None = None
+    """The trial whose trunk this one goes on from."""
+    trunk_step: int | None = None
+    """The last step of that trunk, which the other trial paid for."""
     problem: str | None = None
     """The first law that the losses broke, with the values; None while all is well."""
 
     @property
     def tokens(self) -> int:
         """Training tokens of the steps so far."""
+        return self.tokens_at(self.step)
+
+    def tokens_at(self, step: int) -> int:
+        """Training tokens of the trial's first steps."""
         return self.config.architecture.context_length * min(
-            self.step * self.config.training.batch_sequences, self.config.num_sequences
+            step * self.config.training.batch_sequences, self.config.num_sequences
         )
 
     def add_losses(self, losses_nats: Iterable[float]) -> None:
@@ -78,10 +91,10 @@ class TrialLog:
 
     def add_loss(self, loss_nats: float) -> None:
         """Take in the next step's mean training loss."""
-        batch, steps = self.config.training.batch_sequences, self.config.num_steps
+        batch = self.config.training.batch_sequences
         sequences = min(batch, self.config.num_sequences - self.step * batch)
         self.since_point.add(loss_nats, sequences)
-        if self.step >= steps - max(1, round(TAIL_FRACTION * steps)):
+        if self.step >= self.config.num_steps - tail_steps(self.config):
             self.tail.add(loss_nats, sequences)
         self.recent = [*self.recent[1 - DIVERGENCE_WINDOW_STEPS :], loss_nats]
         self.step += 1
@@ -142,4 +155,6 @@ class TrialLog:
             since_point=RunningMean(**values["since_point"]),
             tail=RunningMean(**values["tail"]),
             recent=list(values["recent"]),
+            trunk_parent=values.get("trunk_parent"),
+            trunk_step=values.get("trunk_step"),
         )

@@ -83,6 +83,23 @@ class Experiment(Settings):
         return self
 
     @model_validator(mode="after")
+    def _a_trunk_has_one_recipe(self) -> Self:
+        training = self.training
+        asked = {
+            "budget.solve = 'tokens'": self.budget.solve == "tokens",
+            "training.schedule = 'wsd'": training.schedule == "wsd",
+            "training.warmup_tokens": training.warmup_tokens is not None,
+            "training.batch_exponent = 0": training.batch_exponent == 0,
+        }
+        missing = [what for what, there in asked.items() if not there]
+        if self.budget.trunk and missing:
+            raise ValueError(
+                f"budget.trunk = true trains budgets as branches of one run, which needs "
+                f"{', '.join(missing)}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _prunes_where_losses_compare(self) -> Self:
         if self.pruning.rule != "none" and self.training.schedule != "wsd":
             raise ValueError(

@@ -62,18 +62,22 @@ def recipe(
     precision: Precision,
 ) -> TrainingRecipe:
     """The resolved training recipe of one trial."""
+    context = architecture.context_length
+    batch = batch_sequences(
+        settings,
+        train_flops=train_flops,
+        context_length=context,
+        num_sequences=tokens // context,
+    )
+    warmup = settings.warmup_tokens
     return TrainingRecipe(
         learning_rate=learning_rate(
             settings, arm=arm, architecture=architecture, multiplier=multiplier
         ),
-        batch_sequences=batch_sequences(
-            settings,
-            train_flops=train_flops,
-            context_length=architecture.context_length,
-            num_sequences=tokens // architecture.context_length,
-        ),
+        batch_sequences=batch,
         schedule=settings.schedule,
         warmup_fraction=settings.warmup_fraction,
+        warmup_steps=None if warmup is None else max(1, round(warmup / (batch * context))),
         decay_fraction=settings.decay_fraction,
         final_lr_fraction=settings.final_lr_fraction,
         weight_decay=settings.weight_decay,

@@ -89,6 +89,10 @@ class BudgetSettings(Settings):
     """Forward FLOPs per token to hit, instead of ``tokens``."""
     layer_flops_per_token: Flops | None = None
     """Forward FLOPs per token and layer to hit, as in the paper, instead of ``tokens``."""
+    trunk: bool = False
+    """Whether trials of one shape at several budgets share a trunk: a longer one goes on where a
+    shorter one began to decay. Needs solve = 'tokens', schedule = 'wsd', a warm-up in tokens and
+    one batch for all budgets."""
 
     @field_validator("train_flops")
     @classmethod
@@ -331,6 +335,8 @@ class TrainingSettings(Settings):
     """cosine, or wsd (warm-up, stable, decay)."""
     warmup_fraction: Decay = 0.1
     """Share of the steps that warm up."""
+    warmup_tokens: Count | None = None
+    """Tokens of the warm-up, whatever the length of a trial, instead of the share."""
     decay_fraction: ShareOrAll = 0.2
     """Share of the steps that decay, for wsd."""
     final_lr_fraction: Floor = 0.1

@@ -58,11 +58,21 @@ MAX_TRIALS = 240
 """Trials at several rates that a family's model is made of, the newest; its cost grows with their
 cube."""
 
+MOST_SHARED_NATS = 0.01
+"""What one rate for trials of several lengths may cost where they are branches of one trunk."""
+
 _BASE_NATS = 1.0
 _CURVATURES = CURVATURE_NATS * np.exp(CURVATURE_SPREAD * np.linspace(-2.5, 2.5, 21))
 _LOG_PRIOR = -0.5 * np.linspace(-2.5, 2.5, 21) ** 2
 _NORMAL = np.array([-1.96, -1.645, -1.15, -0.67, -0.32, 0.0, 0.32, 0.67, 1.15, 1.645, 1.96])
 _NORMAL_WEIGHTS = np.exp(-0.5 * _NORMAL**2) * np.gradient(_NORMAL)
+
+
+def shared_rate_nats(span: float) -> float:
+    """What one rate is expected to cost the shortest and the longest of trials whose tokens differ
+    by the factor ``span``, by the prior, where it is the best one for the trial half-way."""
+    curvature = CURVATURE_NATS * math.exp(CURVATURE_SPREAD**2 / 2)
+    return curvature * (TREND_SPREADS[-1] * math.log(span) / 2) ** 2
 
 
 @dataclass(frozen=True, kw_only=True)

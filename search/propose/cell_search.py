@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from search.asked.experiment import Experiment
 from search.asked.settings import Sampler
 from search.belief.arm_models import ArmModels
-from search.belief.rates import RATE, RateModel
+from search.belief.rates import MOST_SHARED_NATS, RATE, RateModel, shared_rate_nats
 from search.limits.feasibility import graded_limits
 from search.propose.acquisition import any_failed, around_leaders, choose
 from search.propose.baselines import baselines
@@ -19,6 +19,7 @@ from search.propose.cells import (
     Ground,
     at_rate,
     cell_axes,
+    cell_of,
     require_within_limits,
     resolve,
 )
@@ -27,8 +28,10 @@ from search.propose.tuning import STEP_SCALE
 from search.propose.tuning_stages import TunedArm
 from search.record.ledger import TrialRecord
 from search.record.trial import FAILED_STATES, Proposal, Purpose
+from search.record.trial_records import is_pending, loss_of
 from spaces.axes import AxisValue
 from spaces.errors import InfeasibleError
+from spaces.parameters import count_parameters
 
 MAX_ASKS = 200
 """Points asked of a sampler before the grid is searched instead."""
@@ -43,6 +46,8 @@ trial of the arm has failed."""
 OFF_BUDGET_EXCESS = 1.0
 """What a sampler is told of a point that no size or number of tokens brings onto the budget."""
 
+MOST_TOKENS_PER_PARAMETER = 200.0
+"""A shape that would see more is far from any budget's best, and is not trained on."""
 MAX_GRID = 20_000
 """Points of a cell's grid that are looked at for one that is new and feasible."""
 
@@ -101,6 +106,55 @@ class CellSearch:
                 proposal = self._at_best_rate(shape, rates)
                 if proposal.config_hash not in known:
                     return proposal
+        return None
+
+    def branch(
+        self,
+        cell: Cell,
+        records: list[TrialRecord],
+        mine: list[TrialRecord],
+        known: set[str],
+        *,
+        foresee: bool,
+    ) -> Proposal | None:
+        """A trial of a smaller budget trained on: the one of the lowest loss that this cell lacks.
+
+        It costs the tokens beyond its trunk alone. Shapes that would see more than
+        `MOST_TOKENS_PER_PARAMETER`, or for which one rate might cost too much, are left where
+        they are. ``foresee`` takes trials that wait for results.
+        """
+        tried = {_branch(record.proposal) for record in mine}
+        smaller = [
+            record
+            for record in records
+            if record.proposal.arm == cell.arm
+            and cell_of(record.proposal).train_flops < cell.train_flops
+            and (record.is_result or (foresee and is_pending(record)))
+            and _branch(record.proposal) not in tried
+        ]
+        shortest: dict[tuple[object, ...], int] = {}
+        for record in smaller:
+            trunk, tokens = _branch(record.proposal), record.proposal.config.tokens
+            shortest[trunk] = min(shortest.get(trunk, tokens), tokens)
+        for record in sorted(smaller, key=_loss_or_last):
+            config, purpose = record.proposal.config, record.proposal.purpose
+            try:
+                longer = self.resolve(
+                    cell,
+                    record.proposal.axes,
+                    purpose="replicate" if purpose == "replicate" else "search",
+                    init_seed=config.init_seed,
+                    data_seed=config.data_seed,
+                )
+            except InfeasibleError as error:
+                self.why_not[cell] = str(error)
+                continue
+            tokens = longer.config.tokens
+            parameters = count_parameters(longer.config.architecture).total
+            costs = shared_rate_nats(tokens / shortest[_branch(record.proposal)])
+            is_near = tokens <= MOST_TOKENS_PER_PARAMETER * parameters
+            if is_near and costs <= MOST_SHARED_NATS and longer.config_hash not in known:
+                return longer
         return None
 
     def propose(
@@ -243,6 +297,17 @@ class CellSearch:
     def _seed(self, cell: Cell) -> int:
         text = f"{self.experiment.seeds.search}/{cell.arm}/{cell.budget}"
         return zlib.crc32(text.encode())
+
+
+def _branch(proposal: Proposal) -> tuple[object, ...]:
+    """What a trial has in common with those of its trunk."""
+    config = proposal.config
+    return (frozenset(proposal.axes.items()), config.init_seed, config.data_seed)
+
+
+def _loss_or_last(record: TrialRecord) -> float:
+    """The loss; of a trial without one, more than any."""
+    return loss_of(record) if record.is_result else math.inf
 
 
 def _shape(axes: Mapping[str, AxisValue]) -> frozenset[tuple[str, AxisValue]]:

@@ -287,6 +287,19 @@ class SweepProposer:
 
     # Search
 
+    def _branch(
+        self,
+        cell: Cell,
+        records: list[TrialRecord],
+        mine: list[TrialRecord],
+        known: set[str],
+        foresee: bool,
+    ) -> Proposal | None:
+        """Where budgets share trunks: a shape of a smaller budget, trained on."""
+        if not self.experiment.budget.trunk:
+            return None
+        return self._search.branch(cell, records, mine, known, foresee=foresee)
+
     def _start_cells(
         self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
     ) -> Proposal | None:
@@ -323,6 +336,7 @@ class SweepProposer:
             proposal = (
                 self._rate_trial(mine, known, rates)
                 or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
+                or self._branch(cell, records, mine, known, standing_in)
                 or self._search.propose(
                     cell, records, mine, known, tuned=choice, rates=rates, sampler=sampler
                 )

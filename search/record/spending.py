@@ -61,7 +61,8 @@ def worker_seconds(records: Sequence[TrialRecord]) -> dict[str, float]:
     parts = {"training": 0.0, "setup": 0.0, "measuring": 0.0}
     for record in records:
         if record.outcome is not None and record.is_own_outcome:
-            parts["training"] += record.outcome.wall_seconds or 0.0
+            own = 1 - record.outcome.trunk_tokens / max(1, record.outcome.tokens)
+            parts["training"] += own * (record.outcome.wall_seconds or 0.0)
             parts["setup"] += record.outcome.setup_seconds or 0.0
             parts["measuring"] += record.outcome.measuring_seconds or 0.0
     return parts | {"other": max(0.0, busy_seconds(records) - sum(parts.values()))}

@@ -41,6 +41,8 @@ class TrainingRecipe:
     """After the warm-up: cosine to the floor, or stable and then a linear decay (wsd)."""
     warmup_fraction: float = 0.05
     """Share of the steps with a linear warm-up."""
+    warmup_steps: int | None = added(as_before=None)
+    """Steps of the warm-up, whatever the length of the trial; None takes the share."""
     decay_fraction: float = 0.2
     """Share of the steps that decay, for ``wsd``."""
     final_lr_fraction: float = 0.1
@@ -156,6 +158,10 @@ class Outcome:
     """Training tokens seen."""
     resumed_tokens: int = 0
     """Of these, the tokens that a checkpoint brought along into the last attempt."""
+    trunk_parent: str | None = None
+    """The trial whose trunk this one went on from; None where it trained all its steps itself."""
+    trunk_tokens: int = 0
+    """Of the tokens, those of that trunk: its own trial paid for them."""
     epochs: float | None = None
     """Tokens over the corpus's training tokens."""
     train_flops: dict[str, int] = field(default_factory=dict)
