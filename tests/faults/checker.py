@@ -94,6 +94,8 @@ def _results(home: Home) -> dict[str, Any]:
     for config_hash, text in rows:
         outcome = json.loads(text)
         curve = [{key: point[key] for key in CURVE} for point in outcome["curve"]]
+        if (home.path / "sweeps" / "toy" / "trunks").exists():
+            curve = curve[-1:]  # a trunk was measured where the trial that paid for it was
         found[config_hash] = {key: outcome[key] for key in RESULT} | {"curve": curve}
     return found
 
@@ -162,7 +164,9 @@ def _check_attempts(home: Home, verdict: Verdict) -> None:
             own = (record.proposal.config.tokens - brought) * record.proposal.train_flops_per_token
             if complete and complete[0].spent_flops != own:
                 verdict.wrong.append(f"{record.config_hash}: its last attempt's FLOPs are off")
-            if len(record.attempts) == 1 and spent != record.proposal.train_flops:
+            shared = record.outcome.trunk_tokens if record.outcome else 0
+            cost = record.proposal.train_flops - shared * record.proposal.train_flops_per_token
+            if len(record.attempts) == 1 and spent != cost:
                 verdict.wrong.append(f"{record.config_hash} spent {spent}, not what it cost")
         elif record.state not in ("diverged", "out_of_memory", "failed"):
             verdict.lost.append(f"{record.config_hash} is {record.state}")

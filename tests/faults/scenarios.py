@@ -23,7 +23,16 @@ from search.record.crash_points import CRASH_POINTS, EXIT_CODE
 from search.record.ledger import Ledger
 from tests.faults.checker import Clean, Verdict, check, processes_of, take_clean
 from tests.faults.proxy import Proxy
-from tests.faults.toolbox import Command, Home, Launcher, locked, wait_until, write_toy
+from tests.faults.toolbox import (
+    TOML,
+    TRUNK_TOML,
+    Command,
+    Home,
+    Launcher,
+    locked,
+    wait_until,
+    write_toy,
+)
 
 RAY = ("--workers.pool", "ray")
 NUM_TRIES = 10
@@ -44,6 +53,8 @@ class Bench:
     launcher: Launcher
     folder: Path
     homes: list[Home] = field(default_factory=list)
+    toml: str = TOML
+    """The sweep that is hurt."""
     num_misses: int = 0
     """Tries of the present run that did not strike."""
     clean_seconds: float = 0.0
@@ -52,7 +63,12 @@ class Bench:
     @cached_property
     def toy(self) -> Path:
         """The experiment's file."""
-        return write_toy(self.folder)
+        return write_toy(self.folder, toml=self.toml)
+
+    @cached_property
+    def trunks(self) -> Bench:
+        """Another bench, whose sweep trains two budgets as branches of one trunk."""
+        return Bench(self.launcher, self.folder / "trunks", homes=self.homes, toml=TRUNK_TOML)
 
     @cached_property
     def clean(self) -> Clean:
@@ -135,6 +151,43 @@ def worker_killed(bench: Bench, seed: int) -> Verdict:
         verdict.wrong.append(f"exit {code}, {len(lost)} lost: {command.err[-500:]}")
     if lost == [config_hash] and not _resumed_tokens(home, config_hash):
         verdict.wrong.append(f"{config_hash} had saved, and began again")
+    return verdict
+
+
+def pack_killed(bench: Bench, seed: int) -> Verdict:
+    """A Ray worker dies with up to three trials that it trains side by side: all are lost, and each
+    goes on from its own checkpoint, alone."""
+    home = bench.home("pack")
+    return _kill_a_worker_with_many(bench, home, bench.chance(seed))
+
+
+def trunk_killed(bench: Bench, seed: int) -> Verdict:
+    """The same where trials share trunks: killed in a trunk, while it is saved, or in a decay."""
+    trunks = bench.trunks
+    trunks.num_misses = bench.num_misses
+    home = trunks.home("trunk")
+    if seed % 2 == 0:
+        return _kill_a_worker_with_many(trunks, home, trunks.chance(seed))
+    points = [point for point in CRASH_POINTS if "checkpoint" in point]
+    visit = trunks.chance(seed).randint(1, 12)
+    command = home.start(env={"ISOFLOP_CRASH_AT": f"{points[seed % len(points)]}:{visit}"})
+    if command.wait() != EXIT_CODE:
+        raise Missed
+    return _finish(trunks, home, home.acknowledged())
+
+
+def _kill_a_worker_with_many(bench: Bench, home: Home, chance: random.Random) -> Verdict:
+    command = home.start(*RAY, "--workers.pack", "3")
+    pid, _ = _wait_into(home, command, chance)
+    acknowledged = home.acknowledged()
+    _send(pid, signal.SIGKILL)
+    code = command.wait()
+    lost = home.rows("SELECT config_hash FROM attempts WHERE state = 'lost'")
+    if not lost:
+        raise Missed
+    verdict = _finish(bench, home, acknowledged)
+    if code != 0 or not 1 <= len(lost) <= 3:
+        verdict.wrong.append(f"exit {code}, {len(lost)} lost: {command.err[-500:]}")
     return verdict
 
 
@@ -599,6 +652,8 @@ class Fault:
 
 FAULTS = (
     Fault("worker killed", worker_killed, 20, 1),
+    Fault("worker with a pack killed", pack_killed, 10, 1),
+    Fault("killed in a trunk", trunk_killed, 12, 2),
     Fault("driver killed", driver_killed, 20),
     Fault("crash at a commit point", crash_point, 2 * len(CRASH_POINTS)),
     Fault("two drivers", two_drivers, 50, 2),

@@ -59,6 +59,18 @@ checkpoint_seconds = 0.05
 """
 """Eight trials of a tenth of a second each; a grid, so that they are the same ones every time."""
 
+TRUNK_TOML = (
+    TOML.replace('arms = ["dual", "standard"]', 'arms = ["standard"]')
+    .replace("train_flops = [1e9, 2e9]", "train_flops = [1e9, 2e9]\ntrunk = true")
+    .replace(
+        "batch_tokens = 256",
+        'batch_tokens = 256\nbatch_exponent = 0.0\nschedule = "wsd"\nwarmup_tokens = 1024',
+    )
+    .replace("[search]\n", "[search]\nreplicates_per_budget = 0\n")
+    .replace("[workers]", "[tuning]\nlearning_rate_multipliers = []\n\n[workers]")
+)
+"""Four shapes at two budgets each: all that there are, whichever come first."""
+
 
 def write_toy(folder: Path, *, toml: str = TOML, num_documents: int = 30) -> Path:
     """The experiment's file, beside the text that it names."""
