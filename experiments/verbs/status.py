@@ -97,6 +97,9 @@ def _print_spending(found: SweepStatus) -> None:
         where = "of the bfloat16 peak while training (median, full FLOPs)"
         used = "" if share is None else f", {share:.1%} {where}"
         print(f"speed: {found.speed.trials_per_worker_hour:.0f} trials a worker-hour{used}")
+        by_width = found.speed.utilization_by_width.items()
+        if by_width:
+            print(f"by width: {', '.join(f'{width}: {each:.1%}' for width, each in by_width)}")
 
 
 def _line(record: TrialRecord) -> str:

@@ -14,8 +14,13 @@ from spaces.identity import canonical_json
 
 
 def trunk_key(config: TrialConfig) -> str | None:
-    """What trials that share a trunk have in common: all but their tokens; None without a trunk."""
-    if config.training.schedule != "wsd" or config.training.warmup_steps is None:
+    """What trials that share a trunk have in common: all but their tokens.
+
+    None without a trunk: another schedule, a warm-up that grows with the trial, or one that takes
+    all steps before the decay.
+    """
+    warmup = config.training.warmup_steps
+    if config.training.schedule != "wsd" or warmup is None or branch_step(config) < warmup:
         return None
     text = canonical_json(replace(config, tokens=0))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

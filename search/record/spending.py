@@ -77,17 +77,26 @@ class Speed:
     median_utilization: float | None
     """Median share of the devices' bfloat16 peak while training, `full` FLOPs; None where no peak
     is known (every CPU)."""
+    utilization_by_width: dict[int, float]
+    """The same of each width's trials; empty where no peak is known."""
 
 
 def speed(records: Sequence[TrialRecord]) -> Speed:
     """Of the trials that this sweep ran itself, set aside or not."""
     hours = sum(worker_seconds(records).values()) / 3600
     outcomes = [record.outcome for record in records if record.state == "complete"]
-    shares = [outcome.model_flops_utilization for outcome in outcomes if outcome is not None]
-    known = [share for share in shares if share is not None]
+    shares: dict[int, list[float]] = {}
+    for record in records:
+        share = record.outcome.model_flops_utilization if record.outcome else None
+        if record.state == "complete" and share is not None:
+            shares.setdefault(record.proposal.config.architecture.d_model, []).append(share)
+    known = [share for each in shares.values() for share in each]
     return Speed(
         trials_per_worker_hour=len(outcomes) / hours if hours and outcomes else None,
         median_utilization=statistics.median(known) if known else None,
+        utilization_by_width={
+            width: statistics.median(each) for width, each in sorted(shares.items())
+        },
     )
 
 
