@@ -119,6 +119,6 @@ def test_what_differs_in_more_than_tokens_shares_no_trunk(sotu_corpus: Corpus) -
     ]
     assert len({trunk_key(each) for each in [usual, *others]}) == 4
     assert trunk_key(small_trial(sotu_corpus)) is None
-    assert trunk_key(lengths(sotu_corpus, 10, warmup_steps=9)[0]) is None, "all warm-up"
+    assert trunk_key(lengths(sotu_corpus, 10, warmup_steps=10)[0]) is None, "all warm-up"
     share = replace(usual, training=replace(usual.training, warmup_steps=None))
     assert trunk_key(share) is None, "its warm-up grows with its length"
