@@ -45,6 +45,7 @@ def prepare_ground(
         text_fingerprint=corpus.fingerprint,
         vocab_size=corpus.vocab_size,
         num_validation_sequences=windows,
+        num_train_tokens=corpus.num_train_tokens,
         precision=resolve_precision(experiment),
     )
     return corpus, ground

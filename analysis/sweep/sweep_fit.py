@@ -5,6 +5,7 @@ Tiny sweeps rarely support a law; then the values here are refusals with their r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from analysis.points.column_names import with_sweep_names
 from analysis.points.sweep_frame import RATE_COST
 from analysis.points.table_reading import points_from
 from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
+from search.limits.law_rows import why_not_for_laws
 from spaces.errors import RequestError
 
 NUM_RESAMPLES = 400
@@ -90,6 +92,7 @@ def fit_sweep(
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
     done, rates = at_best_rates(done, loss)
+    done, left_out = for_laws(done, roles)
     arms = []
     for arm in sorted(done[group].unique().to_list()):
         points = points_from(
@@ -109,8 +112,37 @@ def fit_sweep(
             "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
             "undercounts arms that loop",
             rates,
+            left_out,
         ),
     )
+
+
+def for_laws(
+    frame: pl.DataFrame, roles: Mapping[str, str] | None = None
+) -> tuple[pl.DataFrame, str]:
+    """Rows that a law may use by their design, and which were left out, in words.
+
+    Raises `RequestError` where none is left.
+    """
+    named = roles or {}
+    there = {role: named.get(role, role) for role in ("params", "tokens", "epochs")}
+    values = {
+        role: frame[name].to_list() if name in frame.columns else [None] * frame.height
+        for role, name in there.items()
+    }
+    rows = zip(*values.values(), strict=True)
+    reasons = [why_not_for_laws(params=n, tokens=d, epochs=e) for n, d, e in rows]
+    kept = frame.filter(pl.Series([reason is None for reason in reasons], dtype=pl.Boolean))
+    counts = Counter(reason for reason in reasons if reason is not None)
+    if not counts:
+        return kept, "every row is one that laws describe, by its tokens, parameters and epochs"
+    said = ", ".join(f"{number} with {reason}" for reason, number in sorted(counts.items()))
+    if kept.height == 0:
+        raise RequestError(
+            f"a law needs runs of at least one token a parameter and at most four epochs, but all "
+            f"rows are left out: {said}; ask for smaller models (axes.d_model) or more text"
+        )
+    return kept, f"left out by design, never by loss: {said}"
 
 
 def at_best_rates(frame: pl.DataFrame, loss: str = "loss") -> tuple[pl.DataFrame, str]:

@@ -445,9 +445,15 @@ def _expanded(path: Path) -> Path:
         raise ValueError(f"names a home folder that is not known: {error}") from None
 
 
-class SearchSettings(Settings):
-    """Who proposes, and what is measured again."""
+Goal = Literal["law", "best", "both"]
 
+
+class SearchSettings(Settings):
+    """Who proposes, what for, and what is measured again."""
+
+    goal: Goal = "both"
+    """law: sizes from a quarter to four times the expected best one of every arm and budget, which
+    is what laws need; best: wherever a low loss is expected; both: five sizes, then the best."""
     sampler: Sampler = "tpe"
     """Optuna's TPE or GP, random, quasi-random, or the whole grid in order."""
     startup_trials: Count = 6

@@ -20,6 +20,10 @@ BUSY_STEP_FLOPS = 4.5e11
 an H100, widths 64 to 384, 2,048 to 8,192 tokens a step (experiments/LOG.md)."""
 
 
+FEWEST_STEPS = 400
+"""A shorter trial is over before capturing its step once more, in a lane of its own, pays."""
+
+
 def step_flops(config: TrialConfig) -> float:
     """Training FLOPs of one optimizer step, in the ``full`` convention."""
     tokens = config.training.batch_sequences * config.architecture.context_length
@@ -29,11 +33,12 @@ def step_flops(config: TrialConfig) -> float:
 def may_join(config: TrialConfig, beside: Sequence[TrialConfig], *, most: int) -> bool:
     """Whether a trial is worth training beside those that a device trains already.
 
-    ``most``: trials of a pack. The first always is.
+    ``most``: trials of a pack. The first always is. On a CPU, where nothing is captured, lengths
+    do not matter, and ``most`` is 1 unless asked for.
     """
     if not beside:
         return True
-    if len(beside) >= most:
+    if len(beside) >= most or config.num_steps < FEWEST_STEPS:
         return False
     return step_flops(config) + sum(map(step_flops, beside)) <= BUSY_STEP_FLOPS
 

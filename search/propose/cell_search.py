@@ -23,6 +23,7 @@ from search.propose.cells import (
     require_within_limits,
     resolve,
 )
+from search.propose.coverage import SIZES, SIZES_BETWEEN, at_size, covers, missing_sizes
 from search.propose.samplers import CHOOSING_SAMPLERS, CellStudy, Observation
 from search.propose.tuning import STEP_SCALE
 from search.propose.tuning_stages import TunedArm
@@ -62,6 +63,8 @@ class CellSearch:
         """Why the last point of a cell that did not fit did not."""
         self._models = ArmModels()
         self._excesses: dict[str, float] = {}
+        self._budgets = experiment.budget.budgets()
+        self._sizes: dict[tuple[object, ...], Proposal | None] = {}
         self._known_baselines: dict[tuple[Cell, tuple[object, ...]], list[Proposal]] = {}
 
     def resolve(
@@ -108,29 +111,73 @@ class CellSearch:
                     return proposal
         return None
 
-    def branch(
+    def covering(
         self,
         cell: Cell,
         records: list[TrialRecord],
         mine: list[TrialRecord],
         known: set[str],
         *,
-        foresee: bool,
+        tuned: TunedArm,
+        rates: RateModel | None,
+    ) -> Proposal | None:
+        """A size that a law needs of the cell and that no trial has; None where all are there.
+
+        Of a sweep that looks for the best as well, at most half of the cell's trials. Where budgets
+        share trunks, a shape that was trained at a smaller one is as good as another and cheaper.
+        """
+        goal, trials = self.experiment.search.goal, self.experiment.trials
+        each = trials / (len(self.experiment.budget.train_flops) * len(self.experiment.arms))
+        if goal == "best" or (goal == "both" and len(mine) >= each / 2):
+            return None
+        wanted = SIZES if goal == "both" else SIZES + SIZES_BETWEEN
+        axes = self.axes_around(cell.arm, tuned)
+        for size in missing_sizes([record.proposal for record in mine], wanted):
+            if self.experiment.budget.trunk:
+                longer = self._longer(cell, records, known, any_seed=False)
+                branch = next((each for each in longer if covers(each, size)), None)
+                if branch is not None:
+                    return branch
+            key = (cell, size, *sorted(axes.items()))
+            if key not in self._sizes:
+                self._sizes[key] = at_size(
+                    size,
+                    axes,
+                    lambda point: self.attempt(cell, point, purpose="search"),
+                    turn=self._budgets.index(cell.budget) + (SIZES + SIZES_BETWEEN).index(size),
+                    num_train_tokens=self.ground.num_train_tokens,
+                )
+            found = self._sizes[key]
+            proposal = found and self._at_best_rate(found, rates)
+            if proposal is not None and proposal.config_hash not in known:
+                return proposal
+        return None
+
+    def branch(
+        self, cell: Cell, records: list[TrialRecord], known: set[str], *, foresee: bool
     ) -> Proposal | None:
         """A trial of a smaller budget trained on: the one of the lowest loss that this cell lacks.
 
-        It costs the tokens beyond its trunk alone. Shapes that would see more than
-        `MOST_TOKENS_PER_PARAMETER`, or for which one rate might cost too much, are left where
-        they are. ``foresee`` takes trials that wait for results.
+        It costs the tokens beyond its trunk alone. ``foresee`` takes trials that wait for results.
         """
-        tried = {_branch(record.proposal) for record in mine}
+        done = [each for each in records if each.is_result or (foresee and is_pending(each))]
+        return next(self._longer(cell, done, known), None)
+
+    def _longer(
+        self, cell: Cell, records: list[TrialRecord], known: set[str], *, any_seed: bool = True
+    ) -> Iterator[Proposal]:
+        """Trials of smaller budgets at this one, the lowest loss first, where they are new.
+
+        Shapes that would see more than `MOST_TOKENS_PER_PARAMETER`, or for which one rate might
+        cost too much, are left where they are. Without ``any_seed`` none is a replicate.
+        """
         smaller = [
             record
             for record in records
             if record.proposal.arm == cell.arm
             and cell_of(record.proposal).train_flops < cell.train_flops
-            and (record.is_result or (foresee and is_pending(record)))
-            and _branch(record.proposal) not in tried
+            and (is_pending(record) or record.is_result)
+            and (any_seed or record.proposal.purpose != "replicate")
         ]
         shortest: dict[tuple[object, ...], int] = {}
         for record in smaller:
@@ -154,8 +201,7 @@ class CellSearch:
             costs = shared_rate_nats(tokens / shortest[_branch(record.proposal)])
             is_near = tokens <= MOST_TOKENS_PER_PARAMETER * parameters
             if is_near and costs <= MOST_SHARED_NATS and longer.config_hash not in known:
-                return longer
-        return None
+                yield longer
 
     def propose(
         self,

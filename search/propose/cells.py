@@ -31,6 +31,8 @@ class Ground:
     """Validation windows of the experiment's context length that exist."""
     precision: Precision
     """Arithmetic of the workers' device, where the experiment leaves it open."""
+    num_train_tokens: int | None = None
+    """Tokens of the training text; None where it is not limited."""
 
 
 @dataclass(frozen=True, kw_only=True)

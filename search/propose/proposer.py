@@ -182,6 +182,7 @@ class SweepProposer:
             return self._last_stage(records, known, checks, repeats)
         standing_in = foresee and any(is_pending(record) for record in records)
         found = self._start_cells(records, known, tuned)
+        found = found or self._cover_cells(records, known, tuned)
         found = found or self._search_cells(records, known, tuned, standing_in)
         if found is None and len(self._exhausted) == len(self.cells):
             return self._last_stage(records, known, checks, repeats)
@@ -287,18 +288,24 @@ class SweepProposer:
 
     # Search
 
-    def _branch(
-        self,
-        cell: Cell,
-        records: list[TrialRecord],
-        mine: list[TrialRecord],
-        known: set[str],
-        foresee: bool,
+    def _cover_cells(
+        self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
     ) -> Proposal | None:
-        """Where budgets share trunks: a shape of a smaller budget, trained on."""
+        """Where budgets share trunks: the sizes of the smaller budgets first, which larger ones
+        train on."""
         if not self.experiment.budget.trunk:
             return None
-        return self._search.branch(cell, records, mine, known, foresee=foresee)
+        by_cell = self._by_cell(records)
+        ready = sorted(
+            self._ready(tuned), key=lambda cell: (cell.train_flops, _turns(by_cell[cell]))
+        )
+        for cell in ready:
+            mine, choice = by_cell[cell], tuned[cell.arm]
+            rates = self._rates_of(cell, records, choice)
+            found = self._search.covering(cell, records, mine, known, tuned=choice, rates=rates)
+            if found is not None:
+                return found
+        return None
 
     def _start_cells(
         self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
@@ -336,7 +343,12 @@ class SweepProposer:
             proposal = (
                 self._rate_trial(mine, known, rates)
                 or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
-                or self._branch(cell, records, mine, known, standing_in)
+                or self._search.covering(cell, records, mine, known, tuned=choice, rates=rates)
+                or (
+                    self._search.branch(cell, records, known, foresee=standing_in)
+                    if self.experiment.budget.trunk
+                    else None
+                )
                 or self._search.propose(
                     cell, records, mine, known, tuned=choice, rates=rates, sampler=sampler
                 )

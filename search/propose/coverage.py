@@ -1,0 +1,91 @@
+"""Which sizes does a law need of an arm at a budget? From a quarter to four times the best one.
+
+Runs that cluster around the best shape say how good it is and next to nothing about a law's
+exponents: at equal FLOPs, sizes from 1/4 to 4 times the optimum halve the errors of alpha and beta
+against sizes from 1/2 to 2 times (docs/designing.md). What else an arm chooses (loops, widths of
+paths) takes its values in turn along the sizes, so that it is not confounded with them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from search.limits.law_rows import why_no_law_uses
+from search.propose.baselines import BASELINE_TOKENS_PER_PARAMETER
+from search.record.trial import Proposal
+from spaces.axes import LEARNING_RATE_MULTIPLIER, AxisValue
+from spaces.parameters import count_parameters
+
+SIZES = (1.0, 2.0, 0.5, 4.0, 0.25)
+"""Multiples of the expected best size, in the order of trial."""
+SIZES_BETWEEN = (1.4, 0.7, 2.8, 0.35)
+"""What a sweep for laws alone adds."""
+NEAR = math.log(2) * 0.3
+"""A size covers another where their logarithms differ by less."""
+WORTH_OF_DEPTH = 0.1
+"""A shape may be so much further off in ln(size), per unit of ln(depth), for a middling depth."""
+
+_SHAPE = ("num_layers", "d_model", "deep_multiplier")
+_SAME_FOR_ALL = ("step_scale_init", "step_scales", LEARNING_RATE_MULTIPLIER.name)
+
+
+def log_size(proposal: Proposal) -> float:
+    """ln of a shape's size over the best one expected at its budget.
+
+    At equal FLOPs, parameters times tokens is nearly constant: a shape of s times the best size
+    sees 1 / s^2 of its tokens per parameter.
+    """
+    total = count_parameters(proposal.config.architecture).total
+    return math.log(BASELINE_TOKENS_PER_PARAMETER * total / proposal.config.tokens) / 2
+
+
+def missing_sizes(tried: Sequence[Proposal], wanted: Sequence[float]) -> list[float]:
+    """Multiples of the best size that no shape covers yet, in the order of ``wanted``."""
+    return [size for size in wanted if not any(covers(each, size) for each in tried)]
+
+
+def covers(proposal: Proposal, size: float) -> bool:
+    """Whether a shape is near enough to a multiple of the best size."""
+    return abs(log_size(proposal) - math.log(size)) < NEAR
+
+
+def at_size(
+    size: float,
+    axes: Mapping[str, tuple[AxisValue, ...]],
+    attempt: Callable[[dict[str, AxisValue]], Proposal | None],
+    *,
+    turn: int,
+    num_train_tokens: int | None,
+) -> Proposal | None:
+    """The shape nearest to a multiple of the best size that a law may use; None where none is near.
+
+    ``turn`` chooses the values of the other axes.
+    """
+    fixed = {
+        name: values[len(values) // 2]
+        if name in _SAME_FOR_ALL
+        else values[(turn + place) % len(values)]
+        for place, (name, values) in enumerate(axes.items())
+        if name not in _SHAPE
+    }
+    depths = axes.get("num_layers", ())
+    middle = math.log(float(depths[len(depths) // 2])) if depths else 0.0
+
+    def distance(proposal: Proposal) -> float:
+        depth = math.log(proposal.config.architecture.num_layers)
+        off = abs(log_size(proposal) - math.log(size))
+        return off + WORTH_OF_DEPTH * abs(depth - middle)
+
+    names = [name for name in _SHAPE if name in axes]
+    points = itertools.product(*(axes[name] for name in names))
+    shapes = (attempt(fixed | dict(zip(names, point, strict=True))) for point in points)
+    usable = [
+        each
+        for each in shapes
+        if each is not None
+        and why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
+    ]
+    nearest = min(usable, key=distance, default=None)
+    return nearest if nearest is not None and covers(nearest, size) else None
