@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from analysis.sweep.expectations import LawExpectation, expectations, power
 from experiments.command import print_json, talk
 from experiments.setup import ExperimentOptions, json_number, parse_experiment_options
 from runners.ground import most_side_by_side
@@ -23,6 +25,8 @@ class PlanOptions(ExperimentOptions):
 
     price: float | None = None
     """Cost of one worker-hour, in your currency."""
+    power: str | None = None
+    """A question, such as "phi +- 0.05": how many runs of this kind it takes."""
 
 
 def run(argv: list[str]) -> int:
@@ -31,11 +35,25 @@ def run(argv: list[str]) -> int:
     found = plan(experiment, options.home, price=options.price)
     for note in found.notes:
         talk(note)
+    laws = expectations(
+        [each.record.proposal for each in found.trials],
+        num_train_tokens=found.corpus.num_train_tokens,
+    )
+    answers = power(options.power, laws) if options.power is not None else []
     if options.json:
-        print_json(plan_document(found) | {"text": found.corpus.sizes()})
+        laws_said = {"expected": [asdict(law) | {"verdict": law.verdict} for law in laws]}
+        said = {"power": [asdict(each) for each in answers]} if answers else {}
+        print_json(plan_document(found) | {"text": found.corpus.sizes()} | laws_said | said)
     else:
         print_plan(found)
         print(found.corpus.describe_sizes())
+        _print_expectations(laws, found)
+        for each in answers:
+            flops = found.totals.train_flops_to_run * each.times
+            print(
+                f"{each.question}: now {each.now:.3g}; takes {each.times:.2g} x the runs of this "
+                f"plan, {round(each.times * found.totals.trials)} trials, {flops:.3g} FLOPs"
+            )
     return 0
 
 
@@ -130,6 +148,27 @@ def _print_packs(found: Plan) -> None:
             f"packs: a worker trains up to {most} trials side by side; {small} of {totals.to_run} "
             f"are small enough"
         )
+
+
+def _print_expectations(laws: Sequence[LawExpectation], found: Plan) -> None:
+    """What each law is expected to say, and what keeps it from saying more."""
+    print("laws that a fit of these runs is expected to give (95 % half-widths, by a prior):")
+    for law in laws:
+        widths = ", ".join(
+            f"{each.name} {each.value:.2g} ± {each.half_width:.2g}" for each in law.expected
+        )
+        said = {"stands": "stands", "wide": "wide intervals", "no law": "no law will come out"}
+        print(
+            f"  {law.family}, {law.law}, {law.runs} runs: {said[law.verdict]}"
+            + (f": {widths}" if widths else ": fewer runs than it takes")
+        )
+        if law.verdict != "stands" and law.uncovered:
+            widths_asked = found.experiment.axes.d_model
+            print(
+                f"    {'; '.join(law.uncovered)}: widths (axes.d_model) lie between "
+                f'{min(widths_asked)} and {max(widths_asked)}; search.goal = "law" asks for '
+                f"sizes from a quarter to four times the best where the axes have them"
+            )
 
 
 def _row(each: PlannedTrial) -> list[str]:

@@ -47,7 +47,7 @@ trial of the arm has failed."""
 OFF_BUDGET_EXCESS = 1.0
 """What a sampler is told of a point that no size or number of tokens brings onto the budget."""
 
-MOST_TOKENS_PER_PARAMETER = 200.0
+MOST_TOKENS_PER_PARAMETER = 400.0
 """A shape that would see more is far from any budget's best, and is not trained on."""
 MAX_GRID = 20_000
 """Points of a cell's grid that are looked at for one that is new and feasible."""
