@@ -24,7 +24,7 @@ PRIOR: Mapping[str, float] = {
     "phi": 0.5,
     "omega": 1.0,
 }
-"""Exponents and shape parameters; of the loss at the table's centre, the shares of E and of each term.
+"""Exponents and shapes; of the loss at the centre of the table, the shares of E and of each term.
 Between Hoffmann et al. (arXiv 2203.15556) and a grid of small models of this program's own (alpha
 0.46, beta 0.14, E 58 % of the loss)."""
 
