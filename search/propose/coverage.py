@@ -8,7 +8,6 @@ paths) takes its values in turn along the sizes, so that it is not confounded wi
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,10 +23,8 @@ SIZES_BETWEEN = (1.4, 0.7, 2.8, 0.35)
 """What a sweep for laws alone adds."""
 NEAR = math.log(2) * 0.3
 """A size covers another where their logarithms differ by less."""
-WORTH_OF_DEPTH = 0.1
-"""A shape may be so much further off in ln(size), per unit of ln(depth), for a middling depth."""
 
-_SHAPE = ("num_layers", "d_model", "deep_multiplier")
+_SHAPE = ("num_layers", "d_model")
 _SAME_FOR_ALL = ("step_scale_init", "step_scales", LEARNING_RATE_MULTIPLIER.name)
 
 
@@ -59,9 +56,10 @@ def at_size(
     turn: int,
     num_train_tokens: int | None,
 ) -> Proposal | None:
-    """The shape nearest to a multiple of the best size that a law may use; None where none is near.
+    """A shape near a multiple of the best size that a law may use; None where none is near.
 
-    ``turn`` chooses the values of the other axes.
+    Of the depths, the nearest to the middle one that has such a shape, since a law knows sizes and
+    not aspects. ``turn`` chooses the values of the other axes.
     """
     fixed = {
         name: values[len(values) // 2]
@@ -70,22 +68,17 @@ def at_size(
         for place, (name, values) in enumerate(axes.items())
         if name not in _SHAPE
     }
-    depths = axes.get("num_layers", ())
-    middle = math.log(float(depths[len(depths) // 2])) if depths else 0.0
-
-    def distance(proposal: Proposal) -> float:
-        depth = math.log(proposal.config.architecture.num_layers)
-        off = abs(log_size(proposal) - math.log(size))
-        return off + WORTH_OF_DEPTH * abs(depth - middle)
-
-    names = [name for name in _SHAPE if name in axes]
-    points = itertools.product(*(axes[name] for name in names))
-    shapes = (attempt(fixed | dict(zip(names, point, strict=True))) for point in points)
-    usable = [
-        each
-        for each in shapes
-        if each is not None
-        and why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
-    ]
-    nearest = min(usable, key=distance, default=None)
-    return nearest if nearest is not None and covers(nearest, size) else None
+    depths, widths = axes.get("num_layers", ()), axes.get("d_model", ())
+    middle = float(depths[len(depths) // 2]) if depths else 1.0
+    for depth in sorted(depths, key=lambda each: abs(math.log(float(each) / middle))):
+        shapes = (attempt(fixed | {"num_layers": depth, "d_model": width}) for width in widths)
+        usable = [
+            each
+            for each in shapes
+            if each is not None
+            and why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
+        ]
+        nearest = min(usable, key=lambda each: abs(log_size(each) - math.log(size)), default=None)
+        if nearest is not None and covers(nearest, size):
+            return nearest
+    return None
