@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.fit.fit_result import Derived, Fit, Starts
+from analysis.fit.fit_result import WIDEST_PREDICTION, Derived, Fit, Starts
 from analysis.judge.fit_certificate import Certificate, Reason
-from analysis.judge.fit_checks import at_optimum
+from analysis.judge.fit_checks import TermAtCentre, at_optimum
 from analysis.judge.identifiability import Identifiability
 from analysis.judge.lack_of_fit import Noise
 from analysis.laws.derived_quantities import FLOPS_CONVENTION, Quantity, derived_quantities
@@ -33,6 +33,8 @@ class Judged:
     noise: Noise
     intervals: dict[str, tuple[float, float] | None]
     reasons: list[Reason]
+    terms: dict[str, TermAtCentre]
+    """Terms at the centre of the table, by their coefficients."""
 
 
 def default_flops(points: Points) -> tuple[float, ...]:
@@ -77,6 +79,7 @@ def assemble(
         noise=judged.noise,
         derived=_derive(judged, certificate, at_flops, at_losses),
         certificate=certificate,
+        terms=judged.terms,
         fixed=dict(asked.surface.fixed),
         seconds=time.perf_counter() - began,
     )
@@ -105,14 +108,13 @@ def _with_interval(
 ) -> Derived:
     value = float(one.values[0])
     placed = one.at_flops is not None or one.at_loss is not None
-    given = np.isfinite(value) and not certificate.refuses(
-        *one.needs, *((one.name,) if placed else ())
-    )
-    interval = (
-        judged.replicates.interval(value, np.asarray(many.values), positive=one.positive)
-        if given
-        else None
-    )
+    interval = judged.replicates.interval(value, np.asarray(many.values), positive=one.positive)
+    if placed and one.name == "loss":
+        given = not certificate.refuses(one.name) and _is_told(one, many, judged)
+    else:
+        given = not certificate.refuses(*one.needs, *((one.name,) if placed else ()))
+    given = given and bool(np.isfinite(value))
+    interval = interval if given else None
     flops = judged.asked.points.flops
     asked = one.at_flops if one.at_loss is None or one.name != "flops" else value
     distance = None
@@ -127,6 +129,15 @@ def _with_interval(
         outside_data_factor=distance,
         convention=FLOPS_CONVENTION if one.at_flops or one.at_loss else None,
     )
+
+
+def _is_told(one: Quantity, many: Quantity, judged: Judged) -> bool:
+    """Whether a loss is predicted well enough: by the interval of a new run, not by whether each
+    parameter is known by itself."""
+    noise = judged.noise.residual_std
+    value, draws = float(one.values[0]), np.asarray(many.values)
+    found = judged.replicates.interval(value, draws, positive=True, noise=noise)
+    return found is not None and found[1] - found[0] <= 2 * WIDEST_PREDICTION * value
 
 
 def refused_fit(

@@ -8,14 +8,19 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from analysis.judge.fit_certificate import Certificate, Status
+from analysis.judge.fit_checks import TermAtCentre
 from analysis.judge.lack_of_fit import Noise
 from analysis.laws.law import FloatArray, Law
 from analysis.objective.estimators import Estimator
 from analysis.points.checked_points import Points
 from analysis.solve.resampling import Replicates
 from spaces.errors import RequestError
+
+WIDEST_PREDICTION = 0.05
+"""Half-width of a new run's 95 % interval over the loss; beyond it a prediction is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +66,11 @@ class Prediction:
     outside_data_factor: FloatArray
     """Largest factor by which a column lies beyond the table's range; 1 inside."""
 
+    @property
+    def told(self) -> NDArray[np.bool_]:
+        """(m,): whether a new run's interval is at most +-5 % of the loss; others are refused."""
+        return np.asarray(self.run_high - self.run_low <= 2 * WIDEST_PREDICTION * self.losses)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -87,6 +97,8 @@ class Fit:
     """Wall seconds of the whole fit, resamples included."""
     fixed: Mapping[str, float] = field(default_factory=dict)
     """Parameters that were held at a value, not fitted."""
+    terms: Mapping[str, TermAtCentre] = field(default_factory=dict)
+    """Every term at the centre of the table, by its coefficient: the same in every unit."""
 
     @property
     def status(self) -> Status:
@@ -120,7 +132,11 @@ class Fit:
         return self.law.loss(arrays, self.optimum)
 
     def predict(self, columns: Mapping[str, Any] | pl.DataFrame) -> Prediction:
-        """Losses with intervals at columns by role, each (m,). Raises `RequestError` if refused."""
+        """Losses with intervals at columns by role, each (m,).
+
+        A prediction is refused by the interval of a new run there, not by whether each parameter
+        is known by itself. Raises `RequestError` where the fit as a whole is refused.
+        """
         self._require_trust()
         if isinstance(columns, pl.DataFrame):
             columns = {role: columns[role].to_numpy() for role in self.law.roles}
@@ -168,8 +184,11 @@ class Fit:
         return factor
 
     def _require_trust(self) -> None:
+        is_whole = set(self.law.parameters) <= set(self.optimum)
         refused = [
-            reason.message for reason in self.certificate.reasons if reason.status == "refused"
+            reason.message
+            for reason in self.certificate.reasons
+            if reason.status == "refused" and (not reason.parameters or not is_whole)
         ]
         if refused:
             raise RequestError(f"this fit predicts nothing, it was refused: {'; '.join(refused)}")
@@ -203,6 +222,7 @@ class Fit:
                 "at_optimum": self.starts.at_optimum,
                 "spread": self.starts.spread,
             },
+            "terms": {name: term.to_dict() for name, term in self.terms.items()},
             "derived": {name: entry.value for name, entry in plain.items()} | self._at_targets(),
             "certificate": self.certificate.to_dict(),
             "data": self.points.to_dict(),

@@ -14,6 +14,7 @@ from analysis.fit.fit_result import Fit
 from analysis.judge.design_checks import bound_reasons, design_reasons
 from analysis.judge.fit_certificate import Reason
 from analysis.judge.fit_checks import (
+    TermAtCentre,
     data_reasons,
     interval_reasons,
     noise_reasons,
@@ -124,11 +125,30 @@ def _judge(
     refused = {
         name for reason in reasons if reason.status == "refused" for name in reason.parameters
     }
+    terms = _terms_at_centre(solution, replicates)
     reasons += interval_reasons(
-        points, solution.law, solution.optimum, intervals, half_widths, refused
+        points, solution.law, solution.optimum, intervals, half_widths, refused, terms
     )
     reasons += noise_reasons(points, estimator, noise, replicates)
-    return Judged(solution, asked, replicates, found, noise, intervals, reasons)
+    return Judged(solution, asked, replicates, found, noise, intervals, reasons, terms)
+
+
+def _terms_at_centre(solution: Solution, replicates: Replicates) -> dict[str, TermAtCentre]:
+    """Every term of the law at the table's centre, by the name of its coefficient."""
+    law, surface, found = solution.law, solution.surface, {}
+    for place, term in enumerate(law.terms):
+        centre, coefficient = surface.centres[place], surface.index(term.coefficient)
+        exponent = surface.index(term.exponent)
+        value = solution.optimum[term.coefficient] * np.exp(
+            -solution.optimum[term.exponent] * centre
+        )
+        draws = replicates.outer[:, coefficient] * np.exp(-replicates.outer[:, exponent] * centre)
+        found[term.coefficient] = TermAtCentre(
+            value=float(value),
+            interval=replicates.interval(float(value), draws, positive=True),
+            where=f"a size of {np.exp(centre):.3g}",
+        )
+    return found
 
 
 def _is_positive(law: Law, name: str) -> bool:

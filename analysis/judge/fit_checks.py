@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,14 +35,39 @@ HUBER_FAR_BELOW = 0.5
 SHAPE_HALF_WIDTH = 0.3
 """An interval of phi wider than +-0.3 spans more than half of the way from worthless to whole."""
 
-COEFFICIENT_RATIO = 1e4
-"""A coefficient known to no better than a factor 1e4 between its ends is not known."""
+TERM_RATIO = 100.0
+"""A term known to no better than a factor 100 between its ends, at the table's centre, is not known.
+
+Its coefficient is the term at a size of 1 in the table's units, far outside of the rows: judged
+there, the same rows would be refused in one unit and not in another."""
+
+NARROW_SIZES = 6.0
+"""Sizes of one budget that span less say little of exponents: 16 x is what laws want."""
+
+FEW_BUDGETS = 6
+"""With fewer, an interval over budgets is half as wide again as it has to be (Student's t)."""
 
 NOISE_FREE = 1e-5
 """Residuals relative to the loss below anything that training twice gives."""
 
 OFFSET_RATIO = 3.0
 """The irreducible loss must be known to better than a factor 3 between its ends."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TermAtCentre:
+    """One term of a law at the geometric mean of the table's sizes: the same in every unit."""
+
+    value: float
+    """In the loss's unit."""
+    interval: tuple[float, float] | None
+    where: str
+    """The centre, in words."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain form for JSON."""
+        interval = None if self.interval is None else list(self.interval)
+        return {"value": self.value, "interval": interval, "at": self.where}
 
 
 def data_reasons(points: Points, law: Law) -> list[Reason]:
@@ -160,14 +187,20 @@ def interval_reasons(
     intervals: Mapping[str, tuple[float, float] | None],
     linear_half_widths: Mapping[str, float],
     refused: Collection[str],
+    terms: Mapping[str, TermAtCentre],
 ) -> list[Reason]:
-    """Parameters, not refused before, whose interval is too wide to use, by kind of parameter."""
-    reasons = []
+    """Parameters, not refused before, whose interval is too wide to use, by kind of parameter.
+
+    Of a coefficient in ``terms``, that of its term at the centre of the table decides.
+    """
+    reasons, remedy = [], _remedy(points)
     for name in law.parameters:
         interval, value = intervals.get(name), optimum[name]
         if interval is None or name in refused:
             continue
-        status = _width_status(law, name, value, interval, linear_half_widths.get(name, 0.0))
+        term = terms.get(name)
+        judged = interval if term is None or term.interval is None else term.interval
+        status = _width_status(law, name, value, judged, linear_half_widths.get(name, 0.0))
         if status == "ok":
             continue
         pairs = moving_together({role: points.columns[role] for role in law.roles})
@@ -180,19 +213,51 @@ def interval_reasons(
                 status=status,
                 parameters=(name,),
                 message=(
-                    f"{name} = {value:.4g} with interval {interval[0]:.4g} to {interval[1]:.4g}"
-                    f"{wider}: "
+                    f"{_value_in_words(name, value, interval, term)}{wider}: "
                     + (
                         "the rows do not determine it"
                         if status == "refused"
                         else "the rows determine it poorly"
                     )
                     + (f"; in the table {cause}" if cause and name in law.shape else "")
-                    + "; rows over a wider range would narrow it"
+                    + f"; {remedy} would narrow it"
                 ),
             )
         )
     return reasons
+
+
+def _remedy(points: Points) -> str:
+    """What would narrow intervals most, of the rows that there are."""
+    sizes = points.columns.get("params")
+    if points.budgets is not None and sizes is not None:
+        spans = [
+            float(sizes[points.budgets == each].max() / sizes[points.budgets == each].min())
+            for each in range(points.num_budgets)
+        ]
+        span = float(np.median(spans))
+        if span < NARROW_SIZES:
+            return (
+                f"sizes from a quarter to four times the best one at every budget (half of the "
+                f"budgets span {span:.2g} x or less)"
+            )
+        if points.num_budgets < FEW_BUDGETS:
+            return f"more budgets (there are {points.num_budgets})"
+    elif points.num_rows > 1 and sizes is not None and sizes.max() < NARROW_SIZES * sizes.min():
+        return f"a wider range of sizes (they span {float(sizes.max() / sizes.min()):.2g} x)"
+    return "more rows, replicates of some of them, and even rates and depths"
+
+
+def _value_in_words(
+    name: str, value: float, interval: tuple[float, float], term: TermAtCentre | None
+) -> str:
+    if term is None or term.interval is None:
+        return f"{name} = {value:.4g} with interval {interval[0]:.4g} to {interval[1]:.4g}"
+    low, high = term.interval
+    return (
+        f"the term of {name} is {term.value:.3g} at the table's centre ({term.where}) with "
+        f"interval {low:.3g} to {high:.3g}"
+    )
 
 
 def _width_status(
@@ -205,7 +270,7 @@ def _width_status(
         refused, weak = (
             (OFFSET_RATIO, np.sqrt(OFFSET_RATIO))
             if name == law.offset
-            else (COEFFICIENT_RATIO, np.sqrt(COEFFICIENT_RATIO))
+            else (TERM_RATIO, np.sqrt(TERM_RATIO))
         )
         return "refused" if ratio > refused else "warn" if ratio > weak else "ok"
     limit = abs(value) if name in law.exponents else max(SHAPE_HALF_WIDTH, 0.5 * abs(value))

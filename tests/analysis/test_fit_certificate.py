@@ -103,7 +103,8 @@ def test_offset_that_runs_to_zero() -> None:
     assert "not identified" in reason.message
     assert found.certificate.parameter_status("alpha") != "refused"
     assert found.parameters["alpha"] == pytest.approx(0.2, abs=0.08)
-    assert found.to_dict()["derived"]["frontier"][0]["loss"] is None
+    inside = found.to_dict()["derived"]["frontier"][0]["loss"]
+    assert inside is not None, "known by its own interval, whatever E is"
 
 
 def test_a_start_returned_unmoved() -> None:
@@ -184,3 +185,18 @@ def test_statuses_by_parameter_and_whole() -> None:
         "ok",
     ]
     assert worst([]) == "ok"
+
+
+@pytest.mark.parametrize(("params_unit", "tokens_unit"), [(1e6, 1e9), (1e-3, 1.0), (1e9, 1e-6)])
+def test_a_change_of_units_changes_no_verdict(params_unit: float, tokens_unit: float) -> None:
+    random = np.random.default_rng(3)
+    for noise, ratios in ((0.003, (5, 20, 80)), (0.02, (15, 25))):
+        columns = ratio_columns(ratios, 8)
+        losses = with_losses("chinchilla", columns, CHINCHILLA, noise, int(random.integers(99)))
+        other = losses.with_columns(pl.col("params") / params_unit, pl.col("tokens") / tokens_unit)
+        one, two = fit("chinchilla", losses), fit("chinchilla", other)
+        for name in one.law.parameters:
+            said = (one.certificate.parameter_status(name), two.certificate.parameter_status(name))
+            assert said[0] == said[1], (noise, ratios, name)
+        for name, term in one.terms.items():
+            assert two.terms[name].value == pytest.approx(term.value, rel=1e-3)
