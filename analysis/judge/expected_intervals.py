@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from analysis.laws.law import Columns, FloatArray, Law
 from analysis.objective.surface import Surface, jacobian
@@ -73,7 +73,7 @@ def expected_intervals(
     inner = np.array([believed.get(name, believed["coefficient"]) for name in law.parameters])
     slopes = jacobian(surface, inner[None], on_logs=True)[0]
     covariance = noise**2 * np.linalg.pinv(slopes @ slopes.T, rcond=1e-13)
-    reach = float(stats.t.ppf(0.975, freedom))
+    reach = float(stdtrit(freedom, 0.975))
     names = ("E", *law.nonlinear)
     found = [
         _expected(name, inner[surface.index(name)], _unit(surface, name), covariance, reach)

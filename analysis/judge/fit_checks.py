@@ -36,7 +36,7 @@ SHAPE_HALF_WIDTH = 0.3
 """An interval of phi wider than +-0.3 spans more than half of the way from worthless to whole."""
 
 TERM_RATIO = 100.0
-"""A term known to no better than a factor 100 between its ends, at the table's centre, is not known.
+"""A term that is known to no better than a factor 100, at the centre of the table, is not known.
 
 Its coefficient is the term at a size of 1 in the table's units, far outside of the rows: judged
 there, the same rows would be refused in one unit and not in another."""

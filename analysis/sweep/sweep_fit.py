@@ -76,8 +76,11 @@ def fit_sweep(
     method: CurveMethod = "parabola",
     roles: Mapping[str, str] | None = None,
     seed: int = 0,
+    every_row: bool = False,
 ) -> SweepFit:
     """Fit every family of arms of a sweep's records; rows without a loss are left out.
+
+    So are those that no law describes by their design (`for_laws`), unless ``every_row``.
 
     ``frame`` has the columns that `sweep_frame` gives, or, by their short names, arm (or family),
     budget, flops, params, tokens, loss and, for the law across arms, params_once, params_deep,
@@ -92,7 +95,9 @@ def fit_sweep(
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
     done, rates = at_best_rates(done, loss)
-    done, left_out = for_laws(done, roles)
+    left_out = "every row is used, whatever its tokens, parameters and epochs"
+    if not every_row:
+        done, left_out = for_laws(done, roles)
     arms = []
     for arm in sorted(done[group].unique().to_list()):
         points = points_from(

@@ -60,6 +60,8 @@ class FitOptions:
     """SQL condition on columns, repeatable; rows that break it are left out and listed."""
     fix: Words = ()
     """NAME=VALUE, repeatable: hold E, an exponent or a shape parameter there; for example E=0."""
+    every_row: bool = False
+    """Of a sweep, use runs of fewer tokens than parameters or more than four epochs too."""
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
@@ -209,6 +211,7 @@ def run_sweep(options: FitOptions) -> int:
         method=_curve(options),
         roles=parse_roles(options.column),
         seed=options.seed,
+        every_row=options.every_row,
     )
     name = sweep_name(options.experiment)
     figures = draw_into(options.figures, fitted, options.home / "sweeps" / name / "figures")

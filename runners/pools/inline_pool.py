@@ -25,7 +25,7 @@ class InlinePool:
         """Raises `RequestError` where this machine lacks the cores."""
         require_cores(1, options.num_threads)
         self._pack = Pack(options)
-        self._open = OpenAttempts(most=options.pack)
+        self._open = OpenAttempts.of(options)
         self._running: Iterator[Report] = iter(())
 
     @property

@@ -120,7 +120,7 @@ class RayPool:
         """A new actor that listens."""
         actor = self._actor.options(**resources).remote(self._options)
         stream = actor.serve.options(num_returns="streaming").remote()
-        return _Slot(actor=actor, stream=stream, open=OpenAttempts(most=self._options.pack))
+        return _Slot(actor=actor, stream=stream, open=OpenAttempts.of(self._options))
 
     @property
     def num_workers(self) -> int:

@@ -33,12 +33,11 @@ def step_flops(config: TrialConfig) -> float:
 def may_join(config: TrialConfig, beside: Sequence[TrialConfig], *, most: int) -> bool:
     """Whether a trial is worth training beside those that a device trains already.
 
-    ``most``: trials of a pack. The first always is. On a CPU, where nothing is captured, lengths
-    do not matter, and ``most`` is 1 unless asked for.
+    ``most``: trials of a pack. The first always is.
     """
     if not beside:
         return True
-    if len(beside) >= most or config.num_steps < FEWEST_STEPS:
+    if len(beside) >= most:
         return False
     return step_flops(config) + sum(map(step_flops, beside)) <= BUSY_STEP_FLOPS
 

@@ -83,8 +83,15 @@ def test_runs_without_a_loss_are_left_out() -> None:
     missing = frame.with_columns(
         loss=pl.when(pl.int_range(pl.len()) < 3).then(None).otherwise(pl.col("loss"))
     )
-    found = fit_sweep(missing)
+    found = fit_sweep(missing, every_row=True)
     assert sum(arm.surface.points.num_rows for arm in found.arms) == frame.height - 3
+    starved = missing.filter(pl.col("tokens") < pl.col("params")).drop_nulls("loss").height
+    found = fit_sweep(missing)
+    used = sum(arm.surface.points.num_rows for arm in found.arms)
+    assert starved
+    assert used == frame.height - 3 - starved
+    said = f"left out by design, never by loss: {starved} with fewer tokens than parameters"
+    assert said in found.conventions
     with pytest.raises(RequestError, match="no trial of this sweep has a loss yet"):
         fit_sweep(frame.with_columns(loss=pl.lit(None, dtype=pl.Float64)))
     with pytest.raises(RequestError, match="needs the column arm"):

