@@ -28,9 +28,12 @@ PRIOR: Mapping[str, float] = {
 Between Hoffmann et al. (arXiv 2203.15556) and a grid of small models of this program's own (alpha
 0.46, beta 0.14, E 58 % of the loss)."""
 
-NOISE = 0.005
-"""Relative scatter of a loss around its law, before replicates and residuals tell: 0.5 % in our own
-grid, most of it lack of fit and rates; seeds alone are 0.1 to 0.2 %."""
+NOISE = 0.015
+"""Relative scatter of a loss around its law, before residuals tell: 0.5 % in a grid of one depth,
+1.1 to 2.1 % in sweeps of several (experiments/studies/first_law); seeds alone are 0.1 to 0.5 %."""
+
+FEWEST_BUDGETS = 4
+"""From which on a fit's intervals come from leaving budgets out."""
 
 WIDE = 0.25
 """A relative half-width beyond which a parameter says little."""
@@ -58,12 +61,14 @@ def expected_intervals(
     law: Law,
     columns: Columns,
     *,
+    num_budgets: int | None = None,
     believed: Mapping[str, float] = PRIOR,
     noise: float = NOISE,
 ) -> list[Expected]:
     """Every parameter but coefficients, and the exponent a of N* ~ C^a; columns are (n,) arrays.
 
-    Empty where there are no more runs than parameters.
+    With four ``num_budgets`` or more, intervals are those of a jackknife over budgets. Empty where
+    there are no more runs than parameters.
     """
     surface = Surface(law, columns, 1.0)
     rows = len(next(iter(columns.values())))
@@ -73,6 +78,8 @@ def expected_intervals(
     inner = np.array([believed.get(name, believed["coefficient"]) for name in law.parameters])
     slopes = jacobian(surface, inner[None], on_logs=True)[0]
     covariance = noise**2 * np.linalg.pinv(slopes @ slopes.T, rcond=1e-13)
+    if num_budgets is not None and num_budgets >= FEWEST_BUDGETS:
+        freedom = num_budgets - 1
     reach = float(stdtrit(freedom, 0.975))
     names = ("E", *law.nonlinear)
     found = [

@@ -65,7 +65,10 @@ def expectations(
 
 
 def _expectation(law: str, family: str, runs: Sequence[Proposal]) -> LawExpectation:
-    expected = expected_intervals(law_named(law), _columns(runs)) if runs else []
+    num_budgets = len({run.budget.train_flops for run in runs})
+    expected = (
+        expected_intervals(law_named(law), _columns(runs), num_budgets=num_budgets) if runs else []
+    )
     sizes: dict[float, list[float]] = {}
     for run in runs:
         sizes.setdefault(float(run.budget.train_flops or 0), []).append(math.exp(log_size(run)))
