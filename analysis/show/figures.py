@@ -132,7 +132,7 @@ def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=max(1, len(handles)),
+            ncols=max(1, min(4, len(handles))),
             title="star: minimum; thick: within 0.5 % of it; dotted: no minimum",
             title_fontsize=7.5,
         )

@@ -12,6 +12,7 @@ from search.asked.settings import Sampler
 from search.belief.arm_models import ArmModels
 from search.belief.rates import MOST_SHARED_NATS, RATE, RateModel, shared_rate_nats
 from search.limits.feasibility import graded_limits
+from search.limits.law_rows import why_no_law_uses
 from search.propose.acquisition import any_failed, around_leaders, choose
 from search.propose.baselines import baselines
 from search.propose.cells import (
@@ -274,9 +275,18 @@ class CellSearch:
             excess = self._excess(proposal)
             if excess > 0:
                 study.refuse(excess)
-            elif proposal.config_hash not in known:
+            elif self._is_wanted(proposal, known):
                 found[proposal.config_hash] = proposal
         return found
+
+    def _is_wanted(self, proposal: Proposal, known: set[str]) -> bool:
+        """Whether a proposal is new and, in a sweep for laws alone, of use to them."""
+        if proposal.config_hash in known:
+            return False
+        tokens = self.ground.num_train_tokens
+        return self.experiment.search.goal != "law" or (
+            why_no_law_uses(proposal.config, num_train_tokens=tokens) is None
+        )
 
     def _feasible(
         self,
@@ -292,7 +302,7 @@ class CellSearch:
         for point in itertools.islice(points, MAX_GRID):
             proposal = self.attempt(cell, point, purpose="search")
             proposal = proposal and self._at_best_rate(proposal, rates)
-            if proposal is not None and proposal.config_hash not in known:
+            if proposal is not None and self._is_wanted(proposal, known):
                 found[proposal.config_hash] = proposal
                 if len(found) == limit:
                     break

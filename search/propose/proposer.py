@@ -342,8 +342,8 @@ class SweepProposer:
             rates = self._rates_of(cell, records, choice)
             proposal = (
                 self._rate_trial(mine, known, rates)
-                or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
                 or self._search.covering(cell, records, mine, known, tuned=choice, rates=rates)
+                or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
                 or (
                     self._search.branch(cell, records, known, foresee=standing_in)
                     if self.experiment.budget.trunk

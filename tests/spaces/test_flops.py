@@ -126,7 +126,7 @@ def test_a_million_counts_take_seconds_at_most() -> None:
     print(f"a million counts: FLOPs {flops_seconds:.3f} s, with parameters {seconds:.3f} s")
     assert flops.shape == parameters.total.shape == (million,)
     assert (flops > 0).all()
-    assert seconds < 5
+    assert seconds < 20, "a second and a half on an idle core"
 
 
 def test_planning_imports_no_torch() -> None:
