@@ -157,7 +157,7 @@ class GapTrend:
 
     one: str
     other: str
-    """Gaps are the loss of the second less that of the first: positive where the first is better."""
+    """Gaps are the loss of this arm less that of the first: positive where the first is better."""
     gaps: tuple[BudgetGap, ...]
     """By budget, smallest first."""
     line: GapLine | None

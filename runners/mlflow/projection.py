@@ -373,7 +373,25 @@ def fit_metrics(document: Mapping[str, Any]) -> dict[str, float]:
             if interval is not None:
                 found[f"{prefix}.{name}.low"] = float(interval[0])
                 found[f"{prefix}.{name}.high"] = float(interval[1])
+    for trend in document.get("arm_trends", ()):
+        found |= trend_metrics(trend)
     return found
+
+
+def trend_metrics(trend: Mapping[str, Any]) -> dict[str, float]:
+    """How the gap of two arms moves with compute, and where it is zero, as far as that is told."""
+    prefix = f"gap.{trend['one']}.{trend['other']}"
+    low, high = trend["slope_interval"] or (None, None)
+    crossing = trend["crossing"] or {}
+    values = {
+        "slope_nats_per_ln_flops": trend["slope_nats_per_ln_flops"],
+        "slope_nats_per_ln_flops.low": low,
+        "slope_nats_per_ln_flops.high": high,
+        "crossing_train_flops": crossing.get("train_flops"),
+        "crossing_train_flops.low": crossing.get("not_before"),
+        "crossing_train_flops.high": crossing.get("not_after"),
+    }
+    return {f"{prefix}.{n}": float(v) for n, v in values.items() if v is not None}
 
 
 def _adopt(run: Run) -> _Sent:
