@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from analysis.isoflop.frontier_gap import GapTrend
 from analysis.report.arm_trends_text import trends_text
+from analysis.report.confirmation_text import confirmation_text
+from analysis.sweep.confirmation import Confirmation
 from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import Leaderboard
@@ -25,6 +27,13 @@ def print_comparisons(found: Leaderboard) -> None:
     print_gaps(found.gaps)
     print_trends(found.trends)
     print_gains(found.gains)
+    print_confirmations(found.confirmations)
+
+
+def print_confirmations(confirmations: Sequence[Confirmation]) -> None:
+    """What was forecast at larger budgets, and whether it came true."""
+    for each in confirmations:
+        print(confirmation_text(each))
 
 
 def print_rates(rates: Sequence[RateStanding]) -> None:

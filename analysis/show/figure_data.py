@@ -120,7 +120,7 @@ def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
     inside = (flops >= budgets.min()) & (flops <= budgets.max()) if len(budgets) else flops > 0
     return GapPanel(
         title=f"{trend.one} and {trend.other}",
-        label=f"loss of {trend.other} − {trend.one} (nats per token)",
+        label=f"{trend.other} − {trend.one} (nats per token)",
         budgets=budgets,
         gaps=table[:, 1],
         intervals=table[:, 2:],

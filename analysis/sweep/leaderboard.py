@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.isoflop.frontier_gap import GapTrend
 from analysis.points.column_names import with_sweep_names
 from analysis.points.sweep_frame import frame_of
 from analysis.sweep.arm_trends import arm_trends, frontiers
+from analysis.sweep.confirmation import Confirmation, confirmations
 from analysis.sweep.freedoms import ArmFreedoms, arm_freedoms
 from analysis.sweep.gain import Gain, compute_equivalent_gains
 from analysis.sweep.sweep_fit import rows_of_laws
@@ -86,12 +87,15 @@ class Leaderboard:
     """Every two arms at their frontiers: the gap over compute, and from where on one is better."""
     gains: tuple[Gain, ...]
     """What each family of arms is worth in compute beside the standard one."""
+    confirmations: tuple[Confirmation, ...] = ()
+    """Every forecast at a larger budget beside what was measured there."""
 
 
 def best(sweep: str, home: Path | str = "runs") -> Leaderboard:
     """The leaderboard of a sweep of a home. Raises `RequestError` where there is none."""
     with contextlib.closing(Ledger(Path(home))) as ledger:
-        return leaderboard(ledger.sweep(sweep), ledger.trials(sweep))
+        found = leaderboard(ledger.sweep(sweep), ledger.trials(sweep))
+        return replace(found, confirmations=tuple(confirmations(ledger, sweep)))
 
 
 def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboard:

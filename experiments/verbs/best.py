@@ -79,6 +79,7 @@ def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any
         "freedoms": [asdict(freedoms) for freedoms in found.freedoms],
         "arm_gaps": [asdict(gap) for gap in found.gaps],
         "arm_trends": [trend.to_dict() for trend in found.trends],
+        "confirmations": [each.to_dict() for each in found.confirmations],
         "compute_equivalent_gains": [asdict(gain) for gain in found.gains],
     }
 

@@ -102,14 +102,15 @@ def expected_rate_costs(records: Sequence[TrialRecord]) -> dict[str, float]:
     counted = [record for record in records if record.set_aside is None]
     results, models = [record for record in counted if record.is_result], RateModels()
     families = examined_budgets(results)
+    examined = [record for record in results if record.proposal.family in families]
+    of_arms = {arm: models.of(arm, counted) for arm in {each.proposal.arm for each in examined}}
     costs = {}
-    for record in results:
-        if record.proposal.family in families:
-            belief = models.of(record.proposal.arm, counted).at(record.proposal)
-            u = log_multiplier(record.proposal)
-            costs[record.config_hash] = belief.expected_cost(u) - belief.expected_cost(
-                belief.optimum
-            )
+    for record in examined:
+        belief, u = (
+            of_arms[record.proposal.arm].at(record.proposal),
+            log_multiplier(record.proposal),
+        )
+        costs[record.config_hash] = belief.expected_cost(u) - belief.expected_cost(belief.optimum)
     return costs
 
 
