@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+import isoflop
 from analysis.sweep.confirmation import confirmations
 from experiments.cli import run
 from experiments.confirming import Confirmed, confirm
@@ -218,6 +219,23 @@ def test_a_forecast_stands_however_many_rows_come_later(tmp_path: Path) -> None:
     file_itself.close()
 
 
+def test_a_home_of_the_schema_before_opens_and_follows(tmp_path: Path) -> None:
+    """It has no forecasts, is read as it is, and has the table once a driver writes to it."""
+    file, home = planted_sweep(tmp_path, changes=(('["dual", "standard"]', '["standard"]'),))
+    with sqlite3.connect(home / "ledger.sqlite") as older:
+        older.execute("DROP TABLE forecasts")
+        older.execute("PRAGMA user_version = 2")
+    older.close()
+    assert isoflop.best("toy", home).confirmations == ()
+    assert not (home / "ledger.schema-2.sqlite").exists()
+    assert len(confirmed_on_paper(file, home, seeds=1).confirmations) == 1
+    assert (home / "ledger.schema-2.sqlite").exists()
+    followed = sqlite3.connect(home / "ledger.sqlite")
+    with pytest.raises(sqlite3.IntegrityError, match="never changed"):
+        followed.execute("DELETE FROM forecasts")
+    followed.close()
+
+
 def test_what_the_judge_refuses_is_not_trained(tmp_path: Path) -> None:
     """Two budgets support no law; widths that end before the optimum hold no best one."""
     short = (('["dual", "standard"]', '["standard"]'), ("4e9, 8e9, 1.6e10, 3.2e10", "4e9, 8e9"))
@@ -289,7 +307,13 @@ def test_the_command_forecasts_trains_and_reports(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Real runs of a tiny model; planted losses are none of real text, so the miss is outside."""
-    file, home = planted_sweep(tmp_path, changes=(('["dual", "standard"]', '["standard"]'),))
+    few = (
+        ('["dual", "standard"]', '["standard"]'),
+        ("[1, 2]", "[1]"),
+        (", 64, 80, 96]", ", 64]"),
+        ("4e9, 8e9, 1.6e10, 3.2e10", "2e9, 4e9, 8e9, 1.6e10"),
+    )
+    file, home = planted_sweep(tmp_path, changes=few)
     ledger = Ledger(home, create=True)
     uri = local_tracking_uri(home)
     MlflowProjection(ledger, "toy", tracking_uri=uri).finish(interrupted=False)
@@ -297,7 +321,7 @@ def test_the_command_forecasts_trains_and_reports(
     ledger.close()
     assert run_id is not None
     words = [file, "--home", str(home)]
-    options = ["--confirm", str(FLOPS), "--confirm-seeds", "2"]
+    options = ["--confirm", "2e10", "--confirm-seeds", "2"]
     document = run_json(capfd, "sweep", *words, *options)
     (found,) = document["confirmations"]
     assert document["refused"] == []
@@ -312,9 +336,9 @@ def test_the_command_forecasts_trains_and_reports(
     assert fitted["confirmations"] == document["confirmations"]
     client = MlflowClient(tracking_uri=uri)
     metrics = client.get_run(run_id).data.metrics
-    assert metrics["confirm.6_4e10.standard.miss_nats"] == found["miss_nats"]
+    assert metrics["confirm.2e10.standard.miss_nats"] == found["miss_nats"]
     artifacts = [each.path for each in client.list_artifacts(run_id, "confirm")]
-    assert artifacts == ["confirm/6_4e10-standard.json"]
-    status = run_json(capfd, "status", "toy-confirm-6_4e10", "--home", str(home))
+    assert artifacts == ["confirm/2e10-standard.json"]
+    status = run_json(capfd, "status", "toy-confirm-2e10", "--home", str(home))
     assert [trial["state"] for trial in status["trials"]] == ["complete"] * 2
     assert run(["doctor", "--home", str(home)]) == 0
