@@ -5,6 +5,10 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from analysis.isoflop.frontier_gap import GapTrend
+from analysis.report.arm_trends_text import trends_text
+from analysis.report.confirmation_text import confirmation_text
+from analysis.sweep.confirmation import Confirmation
 from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import Leaderboard
@@ -21,7 +25,15 @@ def print_comparisons(found: Leaderboard) -> None:
     print_rates(found.rates)
     print_freedoms(found.freedoms)
     print_gaps(found.gaps)
+    print_trends(found.trends)
     print_gains(found.gains)
+    print_confirmations(found.confirmations)
+
+
+def print_confirmations(confirmations: Sequence[Confirmation]) -> None:
+    """What was forecast at larger budgets, and whether it came true."""
+    for each in confirmations:
+        print(confirmation_text(each))
 
 
 def print_rates(rates: Sequence[RateStanding]) -> None:
@@ -76,6 +88,12 @@ def print_gaps(gaps: Sequence[ArmGap]) -> None:
         print(f"no more than their learning rate may cost them: {', '.join(behind)}")
 
 
+def print_trends(trends: Sequence[GapTrend]) -> None:
+    """From which compute on which of two arms is better, pair by pair."""
+    if trends:
+        print(trends_text(trends))
+
+
 def _gap_cell(gap: ArmGap) -> str:
     if gap.half_width_nats is None:
         return f"{gap.gap_nats:.4f} (to {gap.better})"
@@ -101,12 +119,11 @@ def _print_by_budget(title: str, rows: Sequence[tuple[str, float, str]]) -> None
 
 def print_gains(gains: Sequence[Gain]) -> None:
     """One row per arm, one column per budget; why a number or an interval is missing, once each."""
-    if not any(gain.gain is not None for gain in gains):
-        return
-    rows = [(gain.arm, gain.train_flops, _gain_cell(gain)) for gain in gains]
-    _print_by_budget("compute-equivalent gain over the standard arm, C_std(L) / C", rows)
+    if any(gain.gain is not None for gain in gains):
+        rows = [(gain.arm, gain.train_flops, _gain_cell(gain)) for gain in gains]
+        _print_by_budget("compute-equivalent gain over the standard arm, C_std(L) / C", rows)
     for why in sorted({gain.refused for gain in gains if gain.refused}):
-        talk(f"gains: {why}")
+        talk(f"compute-equivalent gains: {why}")
 
 
 def _gain_cell(gain: Gain) -> str:

@@ -26,6 +26,9 @@ NEAR_DUPLICATE_LOG = 0.02
 OFF_CENTRE = 0.2
 """A minimum in the outer fifth of the sizes (in logs) rests on few points on one side."""
 
+LARGEST_LOG = 700.0
+"""Logarithms beyond have no number; of sizes, they are as good as unbounded."""
+
 GRID_POINTS = 2001
 """Points at which a curve is searched, in the logarithm of the size."""
 
@@ -274,7 +277,8 @@ def _vertex_interval(
 ) -> tuple[float, float] | None:
     """Interval of the parabola's minimum by Fieller's theorem (exact for normal noise).
 
-    None where the bend is not significant, so that the set of possible minima is unbounded.
+    None where the bend is not significant, so that the set of possible minima is unbounded, or as
+    good as that.
     """
     from scipy import stats
 
@@ -295,4 +299,6 @@ def _vertex_interval(
     constant = slope**2 - critical * covariance[1, 1]
     root = np.sqrt(max(0.0, linear**2 - 4.0 * leading * constant))
     ends = middle + np.array([-linear - root, -linear + root]) / (2.0 * leading)
+    if np.abs(ends).max() > LARGEST_LOG:
+        return None
     return float(np.exp(ends[0])), float(np.exp(ends[1]))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.fit.fit_result import Fit
+from analysis.isoflop.frontier_gap import FURTHEST, GapTrend
 from analysis.isoflop.isoflop_curves import IsoflopCurve
 from analysis.isoflop.isoflop_fit import IsoflopFit
 from analysis.laws.derived_quantities import optimal_loss, optimal_params
@@ -75,6 +76,59 @@ class ResidualCloud:
     """Residual standard deviation, percent."""
     seed_percent: float | None
     """Seed noise, percent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GapPanel:
+    """The gap between two arms over compute, and where it is zero."""
+
+    title: str
+    label: str
+    """Of the vertical axis: whose loss less whose."""
+    budgets: FloatArray
+    """FLOPs of the gaps, (m,)."""
+    gaps: FloatArray
+    """Nats, (m,)."""
+    intervals: FloatArray
+    """(m, 2), 95 %, nats."""
+    flops: FloatArray
+    """FLOPs at which the line is drawn, (g,); empty where there is no line."""
+    line: FloatArray
+    """(g, 3): value, low, high; nats."""
+    fitted: FloatArray
+    """(g,) booleans: inside the range of the gaps (solid) or beyond (dashed)."""
+    crossing: tuple[float, float, float] | None
+    """FLOPs of the zero and of the ends of its interval, which end with the axis where they are not
+    told; None where no crossing is, or it lies beyond."""
+
+
+def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
+    """The gaps of two arms, the line through them ten times beyond, and its zero."""
+    known = [(g.train_flops, g.gap_nats, *g.interval) for g in trend.gaps if g.interval]
+    table = np.array(known, dtype=np.float64).reshape(len(known), 4)
+    flops, line, crossing = np.zeros(0), np.zeros((0, 3)), None
+    if trend.line is not None:
+        low, high = trend.line.budgets
+        flops = np.geomspace(low / FURTHEST, high * FURTHEST, num_points)
+        ends = [trend.line.at(float(x)) for x in flops]
+        line = np.array([(value, *interval) for value, interval in ends])
+    found = trend.crossing
+    if found is not None and found.train_flops is not None:
+        low, high = found.not_before or float(flops[0]), found.not_after or float(flops[-1])
+        crossing = (found.train_flops, low, high)
+    budgets = table[:, 0]
+    inside = (flops >= budgets.min()) & (flops <= budgets.max()) if len(budgets) else flops > 0
+    return GapPanel(
+        title=f"{trend.one} and {trend.other}",
+        label=f"{trend.other} − {trend.one} (nats per token)",
+        budgets=budgets,
+        gaps=table[:, 1],
+        intervals=table[:, 2:],
+        flops=flops,
+        line=line,
+        fitted=np.asarray(inside, dtype=np.float64),
+        crossing=crossing,
+    )
 
 
 def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> FrontierLine:

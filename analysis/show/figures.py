@@ -22,6 +22,7 @@ from analysis.isoflop.isoflop_curves import IsoflopCurve
 from analysis.show.figure_data import (
     CurvePanel,
     FrontierLine,
+    GapPanel,
     LossFrontier,
     ResidualCloud,
     SurfaceFrontier,
@@ -193,6 +194,31 @@ def _draw_line(axis: Any, line: FrontierLine, colour: str) -> None:
     axis.fill_between(line.flops, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
     rows = np.isfinite(line.intervals).all(-1)
     axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
+
+
+def draw_gaps(panels: Sequence[GapPanel]) -> Figure:
+    """The gap of every two arms over compute with its line and band, and where it is zero."""
+    with rc_context(STYLE):
+        figure, axes = _panels(max(1, len(panels)))
+        for axis, panel in zip(axes, panels, strict=False):
+            inside = panel.fitted > 0
+            colour = COLOURS[0]
+            axis.axhline(0.0, color="black", linewidth=0.6)
+            axis.plot(panel.flops, panel.line[:, 0], "--", color=colour, linewidth=1.2)
+            axis.plot(panel.flops[inside], panel.line[inside, 0], "-", color=colour, linewidth=1.2)
+            band = (panel.line[:, 1], panel.line[:, 2])
+            axis.fill_between(panel.flops, *band, color=colour, alpha=0.15, linewidth=0)
+            axis.vlines(panel.budgets, *panel.intervals.T, color=colour, linewidth=0.8)
+            axis.plot(panel.budgets, panel.gaps, "o", color=colour, markersize=4)
+            if panel.crossing is not None:
+                zero, *ends = panel.crossing
+                axis.plot(ends, [0.0, 0.0], "-", color=COLOURS[1], linewidth=3.0, alpha=0.6)
+                axis.plot(zero, 0.0, "*", color=COLOURS[1], markersize=9)
+            _log_scale(axis)
+            axis.set_title(panel.title)
+            axis.set_xlabel("training FLOPs")
+            axis.set_ylabel(panel.label)
+        return figure
 
 
 def draw_surface_frontier(frontier: SurfaceFrontier) -> Figure:

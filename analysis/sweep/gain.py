@@ -1,9 +1,10 @@
 """How much compute is an arm worth? What the standard arm would have to spend for the same loss.
 
-The compute-equivalent gain at a budget C is C_std(L) / C: the standard arm's frontier, its best
-loss per budget, is fitted by a power law with a floor, L = E + A C^-a, and inverted at the arm's
-best loss L. Above 1 the arm is the better use of compute. The interval is a parametric bootstrap:
-every frontier point is drawn again with its budget's seed noise, and the whole is done again.
+The compute-equivalent gain at a budget C is C_std(L) / C: the standard arm's frontier, the minimum
+of its iso-FLOP curve per budget, is fitted by a power law with a floor, L = E + A C^-a, and
+inverted at the minimum L of the arm's curve. Above 1 the arm is the better use of compute. The
+interval is a parametric bootstrap: every minimum is drawn again with its standard error, and the
+whole is done again. The same frontiers give the arms' gaps (`analysis.sweep.arm_trends`).
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ _NUM_FLOORS = 60
 
 @dataclass(frozen=True, kw_only=True)
 class FrontierPoint:
-    """The best result of an arm at one budget."""
+    """The frontier of an arm at one budget."""
 
     train_flops: float
     """C."""
-    loss_nats: float
-    """Nats per token."""
+    loss_nats: float | None
+    """Minimum of the iso-FLOP curve, nats per token; None where it has none."""
     noise_nats: float | None
-    """Standard deviation of that loss over seeds; None where no replicate tells it."""
+    """Standard error of it; None where nothing tells it."""
+    refused: str | None = None
+    """Why there is no minimum."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +79,17 @@ def _gain(
     def refuse(why: str) -> Gain:
         return Gain(arm=arm, train_flops=point.train_flops, gain=None, interval=None, refused=why)
 
+    if point.loss_nats is None:
+        return refuse(f"{arm} has no frontier there: {point.refused}")
+    reference = [each for each in reference if each.loss_nats is not None]
     if len(reference) < MIN_BUDGETS:
         return refuse(
-            f"the standard arm needs results at {MIN_BUDGETS} budgets, got {len(reference)}"
+            f"the standard arm needs a minimum at {MIN_BUDGETS} budgets, got {len(reference)}"
         )
     flops = np.array([each.train_flops for each in reference])
-    losses = np.array([each.loss_nats for each in reference])
+    losses = np.array([each.loss_nats for each in reference], dtype=np.float64)
     if not np.all(np.diff(losses) < 0):
-        return refuse("the standard arm's best loss does not fall from budget to budget")
+        return refuse("the standard arm's frontier does not fall from budget to budget")
     low, high = losses[-1], losses[0]
     if not low <= point.loss_nats <= high:
         return refuse(
@@ -97,7 +103,7 @@ def _gain(
             train_flops=point.train_flops,
             gain=gain,
             interval=None,
-            refused="no interval where a budget has no replicate that tells its seed noise",
+            refused="no interval where nothing tells the error of a minimum",
         )
     spread = np.array(noises, dtype=np.float64)
     drawn = losses + spread * chance.standard_normal((num_resamples, len(losses)))

@@ -6,23 +6,28 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
 
+from analysis.isoflop.frontier_gap import GapTrend
+from analysis.points.column_names import with_sweep_names
+from analysis.points.sweep_frame import frame_of
+from analysis.sweep.arm_trends import arm_trends, frontiers
+from analysis.sweep.confirmation import Confirmation, confirmations
 from analysis.sweep.freedoms import ArmFreedoms, arm_freedoms
-from analysis.sweep.gain import FrontierPoint, Gain, compute_equivalent_gains
+from analysis.sweep.gain import Gain, compute_equivalent_gains
+from analysis.sweep.sweep_fit import rows_of_laws
 from search.belief.arm_models import denoised_losses, recommend
 from search.belief.gaps import ArmGap, arm_gaps
 from search.belief.rate_standing import RateStanding, rate_standings
-from search.belief.seed_noise import BudgetNoise, budget_noise, by_configuration
+from search.belief.seed_noise import BudgetNoise, budget_noise
 from search.propose.tuned_arms import ArmTuning, Tuning, arm_tunings, tuning_of
 from search.record.ledger import Ledger
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.ranking import by_budget
-from search.record.trial_records import SweepRecord, TrialRecord, loss_of
+from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.errors import RequestError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,14 +83,19 @@ class Leaderboard:
     """What each arm had to choose from."""
     gaps: tuple[ArmGap, ...]
     """Each arm beside the best of its budget: better, or a tie."""
+    trends: tuple[GapTrend, ...]
+    """Every two arms at their frontiers: the gap over compute, and from where on one is better."""
     gains: tuple[Gain, ...]
     """What each family of arms is worth in compute beside the standard one."""
+    confirmations: tuple[Confirmation, ...] = ()
+    """Every forecast at a larger budget beside what was measured there."""
 
 
 def best(sweep: str, home: Path | str = "runs") -> Leaderboard:
     """The leaderboard of a sweep of a home. Raises `RequestError` where there is none."""
     with contextlib.closing(Ledger(Path(home))) as ledger:
-        return leaderboard(ledger.sweep(sweep), ledger.trials(sweep))
+        found = leaderboard(ledger.sweep(sweep), ledger.trials(sweep))
+        return replace(found, confirmations=tuple(confirmations(ledger, sweep)))
 
 
 def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboard:
@@ -96,6 +106,8 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
     rates = rate_standings(records, denoised)
     groups = by_budget(records)
     noises = {target: budget_noise(group) for target, group in groups.items()}
+    freedoms = arm_freedoms(records)
+    trends, gains = _at_frontiers(records, freedoms)
     return Leaderboard(
         sweep=sweep,
         budgets=tuple(
@@ -104,9 +116,10 @@ def leaderboard(sweep: SweepRecord, records: Sequence[TrialRecord]) -> Leaderboa
         ),
         tunings=tuple(tunings.values()),
         rates=tuple(rates),
-        freedoms=tuple(arm_freedoms(records)),
+        freedoms=tuple(freedoms),
         gaps=tuple(arm_gaps(records, rates)),
-        gains=tuple(gains_of(groups, noises)),
+        trends=trends,
+        gains=gains,
     )
 
 
@@ -136,29 +149,16 @@ def _board(
     )
 
 
-def gains_of(
-    groups: Mapping[float, list[TrialRecord]], noises: Mapping[float, BudgetNoise]
-) -> list[Gain]:
-    """The compute-equivalent gain of every family of arms over the standard one, by budget, from
-    the results and the noise of each budget.
-
-    A family stands at a budget by its configuration of the lowest mean loss over seeds.
-    """
-    frontiers: dict[str, list[FrontierPoint]] = {}
-    for target, group in groups.items():
-        noise = noises[target].seed_noise_nats
-        for family in sorted({record.proposal.family for record in group}):
-            lowest = _best_losses([record for record in group if record.proposal.family == family])
-            point = FrontierPoint(
-                train_flops=target,
-                loss_nats=fmean(lowest),
-                noise_nats=None if noise is None else noise / math.sqrt(len(lowest)),
-            )
-            frontiers.setdefault(family, []).append(point)
-    return compute_equivalent_gains(frontiers)
-
-
-def _best_losses(results: list[TrialRecord]) -> list[float]:
-    """Losses over seeds of the configuration with the lowest mean."""
-    groups = by_configuration(results).values()
-    return min(([loss_of(record) for record in group] for group in groups), key=fmean)
+def _at_frontiers(
+    records: Sequence[TrialRecord], freedoms: Sequence[ArmFreedoms]
+) -> tuple[tuple[GapTrend, ...], tuple[Gain, ...]]:
+    """How arms compare at the fitted minima of the rows that laws use: their gaps, and what each
+    family is worth in compute beside the standard one; nothing where no law may use a row."""
+    frame = frame_of(records)
+    if frame.is_empty():
+        return (), ()
+    try:
+        rows, *_ = rows_of_laws(frame, with_sweep_names(frame.columns))
+    except RequestError:
+        return (), ()
+    return arm_trends(rows, freedoms), tuple(compute_equivalent_gains(frontiers(rows)))

@@ -6,7 +6,7 @@ Tiny sweeps rarely support a law; then the values here are refusals with their r
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,12 +16,15 @@ import polars as pl
 
 from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
+from analysis.isoflop.frontier_gap import GapTrend
 from analysis.isoflop.isoflop_curves import CurveMethod
 from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
 from analysis.points.column_names import with_sweep_names
 from analysis.points.sweep_frame import RATE_COST
 from analysis.points.table_reading import points_from
-from analysis.show.figure_data import CurvePanel, frontier_line, loss_frontier
+from analysis.show.figure_data import CurvePanel, frontier_line, gap_panel, loss_frontier
+from analysis.sweep.arm_trends import arm_trends
+from analysis.sweep.freedoms import ArmFreedoms
 from search.limits.law_rows import why_not_for_laws
 from spaces.errors import RequestError
 
@@ -58,6 +61,8 @@ class SweepFit:
     """In alphabetical order."""
     capacity: Fit | None
     """The compute-capacity law over all arms; None with one arm or without its columns."""
+    trends: tuple[GapTrend, ...]
+    """Every two arms: their gap over compute, and from where on one is better."""
     conventions: tuple[str, ...]
     """What sizes, tokens and FLOPs count."""
 
@@ -66,6 +71,7 @@ class SweepFit:
         return {
             "arms": {arm.arm: arm.to_dict() for arm in self.arms},
             "compute_capacity": None if self.capacity is None else self.capacity.to_dict(),
+            "arm_trends": [trend.to_dict() for trend in self.trends],
             "conventions": list(self.conventions),
         }
 
@@ -77,10 +83,12 @@ def fit_sweep(
     roles: Mapping[str, str] | None = None,
     seed: int = 0,
     every_row: bool = False,
+    freedoms: Sequence[ArmFreedoms] = (),
 ) -> SweepFit:
     """Fit every family of arms of a sweep's records; rows without a loss are left out.
 
     So are those that no law describes by their design (`for_laws`), unless ``every_row``.
+    ``freedoms``: what each arm chose from, for the comparison of arms.
 
     ``frame`` has the columns that `sweep_frame` gives, or, by their short names, arm (or family),
     budget, flops, params, tokens, loss and, for the law across arms, params_once, params_deep,
@@ -94,10 +102,7 @@ def fit_sweep(
     done = frame.filter(pl.col(loss).is_not_null()) if loss in frame.columns else frame
     if done.height == 0:
         raise RequestError("no trial of this sweep has a loss yet; run it first")
-    done, rates = at_best_rates(done, loss)
-    left_out = "every row is used, whatever its tokens, parameters and epochs"
-    if not every_row:
-        done, left_out = for_laws(done, roles)
+    done, rates, left_out = rows_of_laws(done, roles, every_row=every_row)
     arms = []
     for arm in sorted(done[group].unique().to_list()):
         points = points_from(
@@ -112,6 +117,7 @@ def fit_sweep(
     return SweepFit(
         arms=tuple(arms),
         capacity=_capacity(done, roles, seed) if len(arms) > 1 else None,
+        trends=arm_trends(done, freedoms, roles=roles),
         conventions=(
             "params are all parameters of a model, embeddings and head included",
             "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
@@ -120,6 +126,18 @@ def fit_sweep(
             left_out,
         ),
     )
+
+
+def rows_of_laws(
+    done: pl.DataFrame, roles: Mapping[str, str], *, every_row: bool = False
+) -> tuple[pl.DataFrame, str, str]:
+    """The results that laws and comparisons use, at their best rates; how that was done, and which
+    were left out, in words. Raises `RequestError` where none is left."""
+    done, rates = at_best_rates(done, roles.get("loss", "loss"))
+    if every_row:
+        return done, rates, "every row is used, whatever its tokens, parameters and epochs"
+    done, left_out = for_laws(done, roles)
+    return done, rates, left_out
 
 
 def for_laws(
@@ -179,11 +197,13 @@ def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -
 
 
 def draw_sweep(sweep: SweepFit, folder: Path) -> list[Path]:
-    """Write the sweep's figures (iso-FLOP curves; frontier and lowest loss) as PNG and SVG."""
-    from analysis.show.figures import draw_frontier, draw_isoflop, save
+    """Write the sweep's figures (iso-FLOP curves; frontier; gaps of arms) as PNG and SVG."""
+    from analysis.show.figures import draw_frontier, draw_gaps, draw_isoflop, save
 
     panels = [CurvePanel(title=arm.arm, curves=arm.isoflop.curves) for arm in sweep.arms]
     lines = [frontier_line(arm.arm, arm.isoflop) for arm in sweep.arms]
     losses = [loss_frontier(arm.arm, arm.isoflop.curves) for arm in sweep.arms]
     written = save(draw_isoflop(panels), folder, "isoflop_curves")
-    return written + save(draw_frontier(lines, losses), folder, "frontier")
+    written += save(draw_frontier(lines, losses), folder, "frontier")
+    gaps = [gap_panel(trend) for trend in sweep.trends if trend.line is not None]
+    return written + (save(draw_gaps(gaps), folder, "arm_gaps") if gaps else [])

@@ -78,6 +78,8 @@ def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any
         "learning_rates": [asdict(standing) for standing in found.rates],
         "freedoms": [asdict(freedoms) for freedoms in found.freedoms],
         "arm_gaps": [asdict(gap) for gap in found.gaps],
+        "arm_trends": [trend.to_dict() for trend in found.trends],
+        "confirmations": [each.to_dict() for each in found.confirmations],
         "compute_equivalent_gains": [asdict(gain) for gain in found.gains],
     }
 

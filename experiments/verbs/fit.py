@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from analysis.isoflop.isoflop_fit import IsoflopFit
     from analysis.laws.law import Law
     from analysis.points.checked_points import Points
-    from search.belief.rate_standing import RateStanding
+    from analysis.sweep.confirmation import Confirmation
+    from search.record.ledger import TrialRecord
 
 Words = tyro.conf.UseAppendAction[tuple[str, ...]]
 Numbers = tyro.conf.UseAppendAction[tuple[float, ...]]
@@ -184,15 +185,16 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
     return sweep_frame(sweep_name(options.experiment), options.home)
 
 
-def _rate_standings(options: FitOptions) -> list[RateStanding]:
-    """What the rate of every arm at every budget of the sweep may still cost."""
+def _records(options: FitOptions) -> tuple[list[TrialRecord], list[Confirmation]]:
+    """The trials of the sweep, and its forecasts beside what tested them."""
+    from analysis.sweep.confirmation import confirmations
     from experiments.setup import sweep_name
-    from search.belief.rate_standing import rate_standings
     from search.record.ledger import Ledger
 
     assert options.experiment is not None
+    name = sweep_name(options.experiment)
     with contextlib.closing(Ledger(options.home)) as ledger:
-        return rate_standings(ledger.trials(sweep_name(options.experiment)))
+        return ledger.trials(name), confirmations(ledger, name)
 
 
 def run_sweep(options: FitOptions) -> int:
@@ -200,24 +202,29 @@ def run_sweep(options: FitOptions) -> int:
     from analysis.points.column_roles import parse_roles
     from analysis.report.fit_text import sweep_text
     from analysis.report.sweep_summary import sweep_summary
+    from analysis.sweep.freedoms import arm_freedoms
     from analysis.sweep.sweep_fit import fit_sweep
-    from experiments.comparisons import print_rates
+    from experiments.comparisons import print_confirmations, print_rates, print_trends
     from experiments.fit_logging import draw_into, log_sweep_fit
     from experiments.setup import sweep_name
+    from search.belief.rate_standing import rate_standings
 
     assert options.experiment is not None
+    records, confirmed = _records(options)
     fitted = fit_sweep(
         _sweep_frame(options),
         method=_curve(options),
         roles=parse_roles(options.column),
         seed=options.seed,
         every_row=options.every_row,
+        freedoms=arm_freedoms(records),
     )
     name = sweep_name(options.experiment)
     figures = draw_into(options.figures, fitted, options.home / "sweeps" / name / "figures")
-    standings = _rate_standings(options)
+    standings = rate_standings(records)
     document = fitted.to_dict() | {"figures": [str(path) for path in figures]}
     document["learning_rates"] = [asdict(standing) for standing in standings]
+    document["confirmations"] = [each.to_dict() for each in confirmed]
     problem = log_sweep_fit(name, options.home, document, figures)
     if problem is not None:
         talk(f"not logged to MLflow: {problem}")
@@ -225,6 +232,8 @@ def run_sweep(options: FitOptions) -> int:
         print_json(document)
     else:
         print(sweep_text(fitted) if options.full else sweep_summary(fitted))
+        print_trends(fitted.trends)
+        print_confirmations(confirmed)
         print_rates(standings)
         print("\n" + "\n".join(f"figure: {path}" for path in figures if path.suffix == ".png"))
         if not options.full:

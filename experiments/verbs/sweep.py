@@ -14,6 +14,7 @@ from typing import Any
 from analysis.sweep.leaderboard import best
 from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
+from experiments.confirming import confirm, print_confirmed
 from experiments.setup import (
     ExperimentOptions,
     parse_experiment_options,
@@ -24,6 +25,9 @@ from experiments.watching import Watcher
 from runners.driver import SweepSummary
 from runners.sweep import run_sweep
 from search.asked.experiment import Experiment
+from search.propose.cells import Ground
+from search.propose.contract import Proposer
+from search.propose.proposer import SweepProposer
 
 STOPPING = b"stopping: running trials save at their next step; once more stops at once\n"
 
@@ -40,27 +44,62 @@ class SweepRunOptions(ExperimentOptions):
     """Go on although another driver, that gave no sign of life for long, holds the home."""
     insecure: bool = False
     """Join a Ray cluster of other machines although it has no token authentication."""
+    confirm: float | None = None
+    """Instead of going on: write down the forecast of each arm's best shape and loss at these
+    training FLOPs, more than any budget, and then train it. A forecast is never changed."""
+    confirm_seeds: int = 3
+    """Seeds that each forecast is trained on."""
 
 
 def run(argv: list[str]) -> int:
-    """Run the sweep and print its leaderboard."""
+    """Run the sweep and print its leaderboard, or confirm what it predicts."""
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
+    again = shlex.join(("isoflop", "sweep", *argv))
+    if options.confirm is not None:
+        return _confirm(options, experiment, options.confirm, again)
+    summary = _train(options, experiment, SweepProposer)
+    report(experiment, options.home, as_json=options.json)
+    return _exit_code(summary, again)
+
+
+def _confirm(options: SweepRunOptions, experiment: Experiment, flops: float, again: str) -> int:
+    """Forecast, train what is forecast, and print both."""
+    confirmed = confirm(
+        experiment,
+        options.home,
+        flops,
+        num_seeds=options.confirm_seeds,
+        train=lambda runs, make_proposer: _train(options, runs, make_proposer),
+        take_over=options.take_over,
+    )
+    if options.json:
+        print_json(confirmed.to_dict())
+    else:
+        print_confirmed(confirmed)
+    return EXIT_DONE if confirmed.summary is None else _exit_code(confirmed.summary, again)
+
+
+def _train(
+    options: SweepRunOptions,
+    experiment: Experiment,
+    make_proposer: Callable[[Experiment, Ground], Proposer],
+) -> SweepSummary:
+    """Run an experiment, watched and stopped from the terminal."""
     watcher = Watcher(trials=experiment.trials)
     with standard_output_kept_clean(), _stop_signals() as should_stop, watcher:
-        summary = run_sweep(
+        return run_sweep(
             experiment,
             options.home,
             tracking_uri=options.tracking_uri,
             retry_failed=options.retry_failed,
             take_over=options.take_over,
             insecure=options.insecure,
+            make_proposer=make_proposer,
             begin=watcher.begin,
             watch=watcher,
             say=talk,
             should_stop=should_stop,
         )
-    report(experiment, options.home, as_json=options.json)
-    return _exit_code(summary, shlex.join(("isoflop", "sweep", *argv)))
 
 
 def report(experiment: Experiment, home: Path, *, as_json: bool) -> None:

@@ -42,6 +42,7 @@ from runners.mlflow.run_rows import (
 )
 from runners.mlflow.saved_view import best_view, local_tracking_uri
 from search.record.crash_points import reach
+from search.record.forecasts import flops_in_name
 from search.record.ledger import Ledger, SweepRecord, TrialRecord
 from search.record.ledger_rows import Face
 from search.record.ranking import ranks
@@ -334,9 +335,50 @@ def rebuild_sweep(ledger: Ledger, sweep: str, *, tracking_uri: str) -> int:
 def log_fit(
     home: Path, sweep: SweepRecord, document: Mapping[str, Any], figures: Sequence[Path]
 ) -> str | None:
-    """A fit's document, figures and accepted parameters on the sweep's own run.
+    """A fit's document, figures and accepted parameters on the sweep's own run; what went wrong, or
+    None."""
+    metrics = fit_metrics(document)
+    return _log_on_sweep(home, sweep, {"fit/fit.json": document}, figures, metrics)
 
-    Returns what went wrong, or None; a fit is a result whether MLflow has it or not.
+
+def log_confirmations(
+    home: Path, sweep: SweepRecord, confirmations: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Every forecast of a sweep, and what tested it, on the sweep's own run; what went wrong, or
+    None."""
+    documents = {
+        f"confirm/{flops_in_name(each['train_flops'])}-{each['family']}.json": each
+        for each in confirmations
+    }
+    metrics = {name: value for each in confirmations for name, value in _misses(each).items()}
+    return _log_on_sweep(home, sweep, documents, (), metrics)
+
+
+def _misses(confirmation: Mapping[str, Any]) -> dict[str, float]:
+    """What was predicted and measured of one forecast, as far as it is there."""
+    prefix = f"confirm.{flops_in_name(confirmation['train_flops'])}.{confirmation['family']}"
+    low, high = confirmation["run_interval_nats"]
+    values = {
+        "predicted_loss_nats": confirmation["predicted_loss_nats"],
+        "predicted_loss_nats.low": low,
+        "predicted_loss_nats.high": high,
+        "mean_loss_nats": confirmation["mean_loss_nats"],
+        "miss_nats": confirmation["miss_nats"],
+        "seed_spread_nats": confirmation["seed_spread_nats"],
+    }
+    return {f"{prefix}.{n}": float(v) for n, v in values.items() if v is not None}
+
+
+def _log_on_sweep(
+    home: Path,
+    sweep: SweepRecord,
+    documents: Mapping[str, Mapping[str, Any]],
+    figures: Sequence[Path],
+    values: Mapping[str, float],
+) -> str | None:
+    """Documents by their place, figures and numbers on a sweep's own run.
+
+    Returns what went wrong, or None; a result is one whether MLflow has it or not.
     """
     run_id, uri = sweep.mlflow_run_id, sweep.tracking_uri or local_tracking_uri(home)
     database = sqlite_path(uri)
@@ -347,10 +389,11 @@ def log_fit(
         client = MlflowClient(tracking_uri=uri)
         if sweep.tracking_uri is None:
             keep_artifacts(home, client.get_experiment(sweep.mlflow_experiment_id))
-        client.log_dict(run_id, dict(document), "fit/fit.json")
+        for place, document in documents.items():
+            client.log_dict(run_id, dict(document), place)
         for figure in figures:
             client.log_artifact(run_id, str(figure), "fit")
-        metrics = [Metric(name, value, now, 0) for name, value in fit_metrics(document).items()]
+        metrics = [Metric(name, value, now, 0) for name, value in values.items()]
         if metrics:
             client.log_batch(run_id, metrics=metrics)
     except (MlflowException, OSError, sqlite3.Error) as error:
@@ -373,7 +416,25 @@ def fit_metrics(document: Mapping[str, Any]) -> dict[str, float]:
             if interval is not None:
                 found[f"{prefix}.{name}.low"] = float(interval[0])
                 found[f"{prefix}.{name}.high"] = float(interval[1])
+    for trend in document.get("arm_trends", ()):
+        found |= trend_metrics(trend)
     return found
+
+
+def trend_metrics(trend: Mapping[str, Any]) -> dict[str, float]:
+    """How the gap of two arms moves with compute, and where it is zero, as far as that is told."""
+    prefix = f"gap.{trend['one']}.{trend['other']}"
+    low, high = trend["slope_interval"] or (None, None)
+    crossing = trend["crossing"] or {}
+    values = {
+        "slope_nats_per_ln_flops": trend["slope_nats_per_ln_flops"],
+        "slope_nats_per_ln_flops.low": low,
+        "slope_nats_per_ln_flops.high": high,
+        "crossing_train_flops": crossing.get("train_flops"),
+        "crossing_train_flops.low": crossing.get("not_before"),
+        "crossing_train_flops.high": crossing.get("not_after"),
+    }
+    return {f"{prefix}.{n}": float(v) for n, v in values.items() if v is not None}
 
 
 def _adopt(run: Run) -> _Sent:

@@ -9,8 +9,15 @@ from statistics import fmean
 from typing import Literal
 
 from search.belief.arm_models import denoised_losses
-from search.belief.rates import RATE, RateModels, base_key, believed_noises, log_multiplier
-from search.belief.seed_noise import by_configuration
+from search.belief.rates import (
+    RATE,
+    BestRate,
+    RateModels,
+    base_key,
+    believed_noises,
+    log_multiplier,
+)
+from search.belief.seed_noise import Key, by_configuration, configuration_key
 from search.record.trial_records import TrialRecord
 
 Examined = Literal["here", "elsewhere", "nowhere"]
@@ -102,14 +109,16 @@ def expected_rate_costs(records: Sequence[TrialRecord]) -> dict[str, float]:
     counted = [record for record in records if record.set_aside is None]
     results, models = [record for record in counted if record.is_result], RateModels()
     families = examined_budgets(results)
+    examined = [record for record in results if record.proposal.family in families]
+    of_arms = {arm: models.of(arm, counted) for arm in {each.proposal.arm for each in examined}}
+    beliefs: dict[Key, BestRate] = {}  # one for all seeds and rates of a configuration
     costs = {}
-    for record in results:
-        if record.proposal.family in families:
-            belief = models.of(record.proposal.arm, counted).at(record.proposal)
-            u = log_multiplier(record.proposal)
-            costs[record.config_hash] = belief.expected_cost(u) - belief.expected_cost(
-                belief.optimum
-            )
+    for record in examined:
+        key = configuration_key(record.proposal, any_rate=True)
+        if key not in beliefs:
+            beliefs[key] = of_arms[record.proposal.arm].at(record.proposal)
+        belief, u = beliefs[key], log_multiplier(record.proposal)
+        costs[record.config_hash] = belief.expected_cost(u) - belief.expected_cost(belief.optimum)
     return costs
 
 

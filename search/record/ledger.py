@@ -22,6 +22,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
 
 from search.record.crash_points import reach
+from search.record.forecasts import Forecast
 from search.record.homes import make_home, read_from, require_plain, stored_in
 from search.record.lease import (
     RENEWAL_SECONDS,
@@ -42,10 +43,12 @@ from search.record.ledger_rows import (
     Fenced,
     accepted_outcome,
     fence_attempts,
+    keep_forecast,
     keep_stale,
     queue_trial,
     read_attempt,
     read_faces,
+    read_forecasts,
     read_stale_outcomes,
     read_trials,
     reopen_trials,
@@ -363,6 +366,19 @@ class Ledger:
         """Outcomes of the home that came too late, oldest first."""
         with self._reading() as connection:
             return read_stale_outcomes(connection)
+
+    # Forecasts
+
+    def keep_forecast(self, sweep: str, forecast: Forecast) -> bool:
+        """Write a forecast down, for good; False where the sweep has one of that family and budget:
+        that one stands."""
+        with self._writing() as connection:
+            return keep_forecast(connection, sweep, forecast)
+
+    def forecasts(self, sweep: str) -> list[Forecast]:
+        """A sweep's forecasts, by budget and family."""
+        with self._reading() as connection:
+            return read_forecasts(connection, sweep)
 
     # Attempts and outcomes
 

@@ -22,8 +22,9 @@ from sqlalchemy import (
     update,
 )
 
+from search.record.forecasts import Forecast
 from search.record.ledger_errors import RowMissing
-from search.record.ledger_schema import ATTEMPTS, OUTCOMES, STALE_OUTCOMES, TRIALS
+from search.record.ledger_schema import ATTEMPTS, FORECASTS, OUTCOMES, STALE_OUTCOMES, TRIALS
 from search.record.numbers import configuration_numbers
 from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
 from search.record.trial_records import Attempt, StaleOutcome, TrialRecord
@@ -242,6 +243,49 @@ def read_faces(connection: Connection, sweep: str) -> dict[str, Face]:
     for config_hash, state, step in connection.execute(tried):
         attempts[config_hash].append((state, step))
     return {row[0]: (*row[1:], tuple(attempts[row[0]])) for row in rows}
+
+
+def keep_forecast(connection: Connection, sweep: str, forecast: Forecast) -> bool:
+    """Write a forecast down; False, and nothing written, where the sweep has one of that family and
+    budget, which stands."""
+    which = (
+        FORECASTS.c.sweep == sweep,
+        FORECASTS.c.family == forecast.family,
+        FORECASTS.c.train_flops == forecast.train_flops,
+    )
+    if connection.execute(select(FORECASTS.c.written_at).where(*which)).first() is not None:
+        return False
+    stored = replace(forecast, proposal=_with_numbers(forecast.proposal))
+    connection.execute(
+        insert(FORECASTS).values(
+            sweep=sweep,
+            family=forecast.family,
+            train_flops=forecast.train_flops,
+            config_hash=forecast.proposal.config_hash,
+            forecast_json=canonical_json(stored),
+            written_at=forecast.written_at,
+        )
+    )
+    return True
+
+
+def read_forecasts(connection: Connection, sweep: str) -> list[Forecast]:
+    """A sweep's forecasts, by budget and family."""
+    rows = connection.execute(
+        select(FORECASTS.c.config_hash, FORECASTS.c.forecast_json)
+        .where(FORECASTS.c.sweep == sweep)
+        .order_by(FORECASTS.c.train_flops, FORECASTS.c.family)
+    )
+    return [_read_forecast(text, config_hash) for config_hash, text in rows]
+
+
+def _read_forecast(text: str, config_hash: str) -> Forecast:
+    form = json.loads(text)
+    proposal = read_proposal(json.dumps(form.pop("proposal")), config_hash)
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in form.items()
+    }
+    return Forecast(proposal=proposal, **fields)
 
 
 def read_proposal(text: str, config_hash: str) -> Proposal:

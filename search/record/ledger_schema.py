@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
+    DDL,
     Boolean,
     Column,
     Connection,
@@ -119,7 +120,26 @@ LEASE = Table(
 )
 """At most one row: the driver that writes to this home."""
 
-SCHEMA_VERSION = 2
+FORECASTS = Table(
+    "forecasts",
+    METADATA,
+    Column("sweep", String, ForeignKey("sweeps.name"), primary_key=True),
+    Column("family", String, primary_key=True),
+    Column("train_flops", Float, primary_key=True),
+    Column("config_hash", String, nullable=False),
+    Column("forecast_json", Text, nullable=False),
+    Column("written_at", Float, nullable=False),
+)
+"""What was predicted before it was trained: the file itself refuses to change or delete a row."""
+
+for _change in ("UPDATE", "DELETE"):
+    _refusal = DDL(  # type: ignore[no-untyped-call]
+        f"CREATE TRIGGER forecasts_keep_{_change.lower()} BEFORE {_change} ON forecasts "
+        f"BEGIN SELECT RAISE(ABORT, 'a forecast is written once and never changed'); END"
+    )
+    event.listen(FORECASTS, "after_create", _refusal)
+
+SCHEMA_VERSION = 3
 """Of the tables above. A change of them raises it and says in `STEPS` how an older file follows."""
 
 STEPS: dict[int, tuple[str, ...]] = {
@@ -127,8 +147,10 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE trials ADD COLUMN parent_hash VARCHAR",
         "ALTER TABLE trials ADD COLUMN cost_flops FLOAT",
     ),
+    3: (),
 }
-"""Statements that bring a file of the version before to each version."""
+"""Statements that bring a file of the version before to each version; tables that are missing are
+made before."""
 
 IMMEDIATE = {"begin": "BEGIN IMMEDIATE"}
 """Execution options of a transaction that writes: it takes the lock before it reads."""

@@ -59,7 +59,10 @@ def test_every_arm_and_one_law_across(tmp_path: Path) -> None:
     assert phi is not None
     assert phi[0] <= CAPACITY["phi"] <= phi[1]
     names = {path.name for path in draw_sweep(found, tmp_path)}
-    assert names == {f"{n}.{k}" for n in ("isoflop_curves", "frontier") for k in ("png", "svg")}
+    drawn = ("isoflop_curves", "frontier", "arm_gaps")
+    assert names == {f"{name}.{kind}" for name in drawn for kind in ("png", "svg")}
+    pairs = [(trend["one"], trend["other"]) for trend in document["arm_trends"]]
+    assert pairs == [("dual", "loop"), ("dual", "standard"), ("loop", "standard")]
 
 
 def test_a_tiny_sweep_is_refused_with_reasons() -> None:

@@ -1,0 +1,121 @@
+"""From which compute on is an arm better than another? Gaps at the frontiers of a sweep's arms.
+
+Arms are compared over what both had: runs at depths that only one of them had are left out, and
+where they had unequal freedoms that is said. Arms of one family are one (`search.record.trial`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import polars as pl
+
+from analysis.isoflop.frontier_gap import ArmRuns, GapTrend, gap_at, gap_trend, minimum_of
+from analysis.judge.fit_certificate import Reason
+from analysis.points.column_names import with_sweep_names
+from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
+from analysis.sweep.gain import FrontierPoint
+from search.record.trial import family_of
+
+ROLES = ("params", "tokens", "loss", "budget")
+DEPTH, DATA_SEED = "num_layers", "data_seed"
+
+
+def arm_trends(
+    frame: pl.DataFrame,
+    freedoms: Sequence[ArmFreedoms] = (),
+    *,
+    roles: Mapping[str, str] | None = None,
+) -> tuple[GapTrend, ...]:
+    """Every two arms of a sweep's frame, in alphabetical order; empty with one arm.
+
+    ``frame`` has the rows that laws use. Without a column ``data_seed`` every row counts as of one
+    data order, without ``num_layers`` as of one depth.
+    """
+    tables = _by_arm(frame, roles)
+    return tuple(
+        _trend(one, other, tables, freedoms)
+        for one, other in itertools.combinations(sorted(tables), 2)
+    )
+
+
+def frontiers(
+    frame: pl.DataFrame, *, roles: Mapping[str, str] | None = None
+) -> dict[str, list[FrontierPoint]]:
+    """The fitted minimum of every arm at every budget, smallest first, or why there is none."""
+    return {
+        arm: [_point(flops, table) for flops, table in _by_budget(table).items()]
+        for arm, table in _by_arm(frame, roles).items()
+    }
+
+
+def _point(flops: float, table: pl.DataFrame) -> FrontierPoint:
+    found = minimum_of(_runs(table), flops)
+    if isinstance(found, str):
+        return FrontierPoint(train_flops=flops, loss_nats=None, noise_nats=None, refused=found)
+    return FrontierPoint(train_flops=flops, loss_nats=found[0], noise_nats=found[1])
+
+
+def _trend(
+    one: str, other: str, tables: Mapping[str, pl.DataFrame], freedoms: Sequence[ArmFreedoms]
+) -> GapTrend:
+    mine = [each for each in freedoms if family_of(each.arm) in (one, other)]
+    unequal = unequal_freedoms(mine)
+    reasons = [Reason(code="unequal-freedoms", status="warn", message=unequal)] if unequal else []
+    (first, second), left_out = _at_common_depths(tables[one], tables[other])
+    if left_out is not None:
+        reasons.append(left_out)
+    first_runs, second_runs = _by_budget(first), _by_budget(second)
+    gaps = [
+        gap_at(_runs(first_runs[flops]), _runs(second_runs[flops]), flops)
+        for flops in sorted(first_runs.keys() & second_runs.keys())
+    ]
+    return gap_trend(one, other, gaps, reasons=reasons)
+
+
+def _by_arm(frame: pl.DataFrame, roles: Mapping[str, str] | None) -> dict[str, pl.DataFrame]:
+    """The columns that are needed, under the roles' names, of every arm; empty without budgets."""
+    named = with_sweep_names(frame.columns, roles)
+    group = "family" if "family" in frame.columns else "arm"
+    columns = {role: named.get(role, role) for role in ROLES}
+    if not {group, *columns.values()} <= set(frame.columns):
+        return {}
+    optional = [
+        pl.col(name) if name in frame.columns else pl.lit(0).alias(name)
+        for name in (DEPTH, DATA_SEED)
+    ]
+    needed = frame.select(
+        pl.col(group).alias("arm"), *(pl.col(n).alias(r) for r, n in columns.items()), *optional
+    ).drop_nulls()
+    return {str(arm): table for (arm,), table in needed.partition_by("arm", as_dict=True).items()}
+
+
+def _by_budget(table: pl.DataFrame) -> dict[float, pl.DataFrame]:
+    parts = table.partition_by("budget", as_dict=True)
+    return dict(sorted((float(flops), part) for (flops,), part in parts.items()))
+
+
+def _runs(table: pl.DataFrame) -> ArmRuns:
+    sizes, tokens, losses = (
+        table[role].to_numpy().astype(np.float64) for role in ("params", "tokens", "loss")
+    )
+    seeds = table[DATA_SEED].to_numpy().astype(np.int64)
+    return ArmRuns(sizes=sizes, tokens=tokens, losses=losses, data_seeds=seeds)
+
+
+def _at_common_depths(
+    one: pl.DataFrame, other: pl.DataFrame
+) -> tuple[tuple[pl.DataFrame, pl.DataFrame], Reason | None]:
+    """The rows of two arms at depths that both had, and how many others there were, in words."""
+    common = sorted(set(one[DEPTH]) & set(other[DEPTH]))
+    kept = tuple(table.filter(pl.col(DEPTH).is_in(common)) for table in (one, other))
+    num_out = one.height + other.height - sum(table.height for table in kept)
+    if not num_out:
+        return (kept[0], kept[1]), None
+    message = (
+        f"{num_out} runs at a depth that only one of both arms had are left out; common depths: "
+        f"{', '.join(f'{depth:g}' for depth in common) or 'none'}"
+    )
+    return (kept[0], kept[1]), Reason(code="unequal-depths", status="ok", message=message)
