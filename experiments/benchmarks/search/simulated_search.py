@@ -27,13 +27,22 @@ if TYPE_CHECKING:
     import optuna
 
 Contender = Literal[
-    "ours-tpe", "ours-no-cap", "surface-tpe", "ours-gp", "random", "stock-tpe", "stock-gp"
+    "ours-tpe",
+    "ours-best",
+    "ours-no-cap",
+    "surface-tpe",
+    "ours-gp",
+    "random",
+    "stock-tpe",
+    "stock-gp",
 ]
-"""``ours-no-cap`` is not told the wall of memory and learns it by running out; ``surface-tpe`` is
-ours with Optuna's own choice: TPE on the surface, without the surrogate."""
+"""``ours-best`` looks for the best alone, without sizes for laws; ``ours-no-cap`` is not told the
+wall of memory and learns it by running out; ``surface-tpe`` is ours with Optuna's own choice: TPE
+on the surface, without the surrogate."""
 
 OURS: dict[Contender, dict[str, Any]] = {
     "ours-tpe": {"sampler": "tpe"},
+    "ours-best": {"sampler": "tpe", "goal": "best"},
     "ours-no-cap": {"sampler": "tpe"},
     "surface-tpe": {"sampler": "tpe", "candidates": 1},
     "ours-gp": {"sampler": "gp"},
