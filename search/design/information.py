@@ -10,6 +10,7 @@ cost to an exponent. One direction is c-optimal design, a region of predictions 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,13 +30,20 @@ three budgets moved together by 3 to 15 thousandths of a nat at 3.7."""
 FEWEST_BUDGETS = 4
 """From which on a fit's intervals come from leaving budgets out."""
 
-COST_EXPONENT = 1.0
-"""A run's worth is divided by its FLOPs to this power; arXiv 2604.22753 uses .3 to .4, which
-prefers large runs."""
+COST_EXPONENT = 0.5
+"""A run's worth is divided by its cost to this power, so that one of four times the cost counts as
+two; arXiv 2604.22753 uses .3 to .4."""
 
 UNTOLD = 1e-12
 """Of the largest eigenvalue of the information, scaled to unit diagonal: below it a direction is
 told by nothing."""
+
+DRIFT = 0.1
+"""Of its value: how far a parameter may be from the law's at the region's smallest and largest
+size. Designs that minimise variance alone pile up at the cheapest end, where a law that is only
+nearly right is least like itself (Box and Draper, J. Am. Stat. Assoc. 54, 1959, 622)."""
+
+DRIFTING = ("phi", "omega")
 
 LACK_OF_FIT_SHARE = 5
 """Every fifth run goes where no other is, whatever the law says: only there can it be wrong."""
@@ -63,17 +71,20 @@ class Design:
 
     def information(self) -> FloatArray:
         """Of the parameters (P) and of what each budget and data order shares (G): (P+G, P+G)."""
-        numbers = {order: place for place, order in enumerate(dict.fromkeys(self.runs.orders))}
-        slopes = self.model.jacobian(self.runs)
-        shared = np.zeros((len(self.runs), len(numbers)))
-        for row, order in enumerate(self.runs.orders):
-            shared[row, numbers[order]] = 1.0
-        rows = np.concatenate([slopes, shared], axis=1) / self.noise.own
+        rows = self._rows() / self.noise.own
         prior = np.zeros(rows.shape[1])
         prior[len(PARAMETERS) :] = 1 / self.noise.shared**2
         if self.has_prior:
             prior[: len(PARAMETERS)] = [PRIOR_DEVIATION[name] ** -2 for name in PARAMETERS]
         return np.asarray(rows.T @ rows + np.diag(prior))
+
+    def _rows(self) -> FloatArray:
+        """Derivatives of ln(loss) by all unknowns, (n, P+G)."""
+        numbers = {order: place for place, order in enumerate(dict.fromkeys(self.runs.orders))}
+        shared = np.zeros((len(self.runs), len(numbers)))
+        for row, order in enumerate(self.runs.orders):
+            shared[row, numbers[order]] = 1.0
+        return np.concatenate([self.model.jacobian(self.runs), shared], axis=1)
 
     def covariance(self) -> FloatArray:
         """Of the parameters, (P, P); infinite variance along what the runs do not tell."""
@@ -148,10 +159,14 @@ def worths(
     slopes: FloatArray,
     *,
     cost_exponent: float = COST_EXPONENT,
+    drift: float = DRIFT,
 ) -> FloatArray:
-    """Fall of the variances along ``slopes`` (Q, P), summed, per cost, if a candidate ran; (n,).
+    """Fall of the expected squared errors along ``slopes`` (Q, P), summed, per cost, if a candidate
+    ran; (n,).
 
-    The prior counts, so that the first run has a worth as well.
+    An error has a variance and a bias: what the fit makes of a law whose shapes drift with size
+    (``drift``), so that runs at one end of the region do not speak for all of it. The prior counts,
+    so that the first run has a worth as well.
     """
     known = Design(model=design.model, runs=design.runs, noise=design.noise, has_prior=True)
     inverse = np.linalg.inv(known.information())
@@ -165,13 +180,36 @@ def worths(
             rows[row, places[order]] = 1.0
         else:  # an order of its own: all of its noise is the run's
             own[row] += design.noise.shared**2
+    middle, reach = _region(design.model, design.runs.joined(candidates))
+    there = drift * _drifts(design.model, design.runs, middle, reach)
+    here = drift * _drifts(design.model, candidates, middle, reach)
+    before = known._rows().T @ there / design.noise.own**2
+    wanted = np.concatenate([slopes, np.zeros((len(slopes), len(inverse) - num))], axis=1)
+    weights = wanted @ inverse
     moved = rows @ inverse
-    fall = (moved[:, :num] @ slopes.T) ** 2
-    return np.asarray(
-        fall.sum(axis=1)
-        / (own + (moved * rows).sum(axis=1))
-        / candidates.train_flops**cost_exponent
-    )
+    scale = own + (moved * rows).sum(axis=1)
+    # Sherman and Morrison: the inverse after each candidate, along the wanted directions
+    along = moved @ wanted.T
+    after = weights[None] - (along / scale[:, None])[:, :, None] * moved[:, None, :]
+    biases = after @ before + (along / scale[:, None])[:, :, None] * here[:, None, :]
+    errors = np.einsum("nqp,qp->nq", after, wanted) + (biases**2).sum(axis=2)
+    now = np.einsum("qp,qp->q", weights, wanted) + ((weights @ before) ** 2).sum(axis=1)
+    return np.asarray((now[None] - errors).sum(axis=1) / candidates.costs**cost_exponent)
+
+
+def _region(model: LawModel, runs: LawRuns) -> tuple[float, float]:
+    """Middle and half the range of ln(size); half the range is at least ln 2."""
+    sizes = np.log(model.sizes(runs))
+    low, high = float(sizes.min()), float(sizes.max())
+    return (low + high) / 2, max(math.log(2), (high - low) / 2)
+
+
+def _drifts(model: LawModel, runs: LawRuns, middle: float, reach: float) -> FloatArray:
+    """What a drift of each shape by its own value adds to ln(loss), (n, D)."""
+    place = (np.log(model.sizes(runs)) - middle) / reach
+    slopes = model.jacobian(runs)
+    columns = [model.values[name] * slopes[:, PARAMETERS.index(name)] * place for name in DRIFTING]
+    return np.stack(columns, axis=1)
 
 
 def distances(design: Design, candidates: LawRuns) -> FloatArray:
@@ -211,7 +249,7 @@ def next_run(
     if number % LACK_OF_FIT_SHARE == LACK_OF_FIT_SHARE - 1:
         far = distances(design, candidates)
         near = far >= 0.9 * far.max()
-        return int(np.where(near, candidates.train_flops, np.inf).argmin())
+        return int(np.where(near, candidates.costs, np.inf).argmin())
     return int(worths(design, candidates, slopes, cost_exponent=cost_exponent).argmax())
 
 

@@ -67,8 +67,8 @@ class LawRuns:
     """K."""
     tokens: FloatArray
     """Training tokens."""
-    train_flops: FloatArray
-    """Cost, in the budget's convention."""
+    costs: FloatArray
+    """What each run costs, in any unit: training FLOPs, or seconds of a device."""
     orders: tuple[tuple[float, int], ...]
     """Budget (training FLOPs) and data seed: runs that share both share noise."""
 
@@ -89,7 +89,7 @@ class LawRuns:
         return LawRuns(**arrays, orders=tuple(self.orders[place] for place in places))
 
 
-_ARRAYS = ("params_once", "params_deep", "params_wide", "num_loops", "tokens", "train_flops")
+_ARRAYS = ("params_once", "params_deep", "params_wide", "num_loops", "tokens", "costs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +126,10 @@ class LawModel:
         """(n,), in the unit of E."""
         return np.asarray(sum(self._terms(runs)))
 
+    def sizes(self, runs: LawRuns) -> FloatArray:
+        """S of every run, (n,), in parameters."""
+        return self._size(runs)[0]
+
     def jacobian(self, runs: LawRuns) -> FloatArray:
         """Derivatives of ln(loss) by the parameters, (n, P)."""
         floor, by_size, by_tokens = self._terms(runs)
@@ -148,7 +152,7 @@ class LawModel:
         return runs.params_once + deep + self.values["omega"] * runs.params_wide, deep
 
     def _terms(self, runs: LawRuns) -> tuple[FloatArray, FloatArray, FloatArray]:
-        size, _ = self._size(runs)
+        size = self.sizes(runs)
         values = self.values
         by_size = values["A"] * np.exp(-values["alpha"] * (np.log(size) - self.log_size))
         by_tokens = values["B"] * np.exp(-values["beta"] * (np.log(runs.tokens) - self.log_tokens))
@@ -158,7 +162,7 @@ class LawModel:
 def prior_model(runs: LawRuns, *, loss: float = 1.0) -> LawModel:
     """The belief before any row, centred on runs; ``loss`` is that at their centre, in nats."""
     start = LawModel(log_size=0.0, log_tokens=0.0)
-    size, _ = start._size(runs)
+    size = start.sizes(runs)
     values = {name: PRIOR[name] * (loss if name in COEFFICIENTS else 1.0) for name in PARAMETERS}
     return LawModel(
         log_size=float(np.mean(np.log(size))),

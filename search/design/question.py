@@ -92,6 +92,6 @@ def best_run(model: LawModel, train_flops: float) -> LawRuns:
         params_wide=nothing,
         num_loops=np.ones(1),
         tokens=np.exp(np.array([log_product - log_size])),
-        train_flops=np.array([float(train_flops)]),
+        costs=np.array([float(train_flops)]),
         orders=((float(train_flops), 0),),
     )

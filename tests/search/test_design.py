@@ -62,7 +62,7 @@ def grid(
         params_wide=columns[2],
         num_loops=columns[3],
         tokens=columns[4],
-        train_flops=columns[5],
+        costs=columns[5],
         orders=tuple((float(row[5]), int(row[6])) for row in rows),
     )
 
@@ -160,11 +160,31 @@ def test_a_worth_is_the_fall_of_the_variance_that_then_comes() -> None:
     before = Design(model=model, runs=runs, has_prior=True)
     candidates = grid(BUDGETS * 1.3, SIZES[:2])
     slopes = slope_of("phi")[None]
-    found = worths(before, candidates, slopes) * candidates.train_flops
+    found = worths(before, candidates, slopes, cost_exponent=1, drift=0) * candidates.costs
     for place in (0, 5, 11):
         after = replace(before, runs=runs.joined(candidates.taken([place])))
         fall = before.variance(slopes[0]) - after.variance(slopes[0])
         assert found[place] == pytest.approx(fall, rel=1e-6)
+
+
+def test_where_a_shape_may_drift_runs_of_another_size_are_worth_more() -> None:
+    small = grid(BUDGETS[:2], SIZES)
+    model = believed(small)
+    known = Design(model=model, runs=small.joined(small), has_prior=True)
+    offered = grid(BUDGETS[[0, -1]], SIZES[2:3])
+    slopes = slope_of("omega")[None]
+    near, far = (offered.taken(_places(offered, budget)) for budget in (BUDGETS[0], BUDGETS[-1]))
+    all_runs = near.joined(far)
+
+    def share_of_far(drift: float) -> float:
+        found = worths(known, all_runs, slopes, cost_exponent=0, drift=drift)
+        return float(found[len(near) :].max() / found[: len(near)].max())
+
+    assert share_of_far(0.2) > 2 * share_of_far(0.0)
+
+
+def _places(runs: LawRuns, budget: float) -> list[int]:
+    return [place for place, order in enumerate(runs.orders) if order[0] == budget]
 
 
 def test_greedy_runs_are_cheaper_than_the_grid_and_a_fifth_goes_elsewhere() -> None:
@@ -177,10 +197,10 @@ def test_greedy_runs_are_cheaper_than_the_grid_and_a_fifth_goes_elsewhere() -> N
         start, runs, slopes, enough=lambda d: d.half_width(slopes[0]) <= target, most=200
     )
     assert chosen.half_width <= target
-    spent = chosen.design.runs.train_flops.sum()
-    assert spent < 0.5 * runs.train_flops.sum()
+    spent = chosen.design.runs.costs.sum()
+    assert spent < 0.5 * runs.costs.sum()
     far = next_run(chosen.design, grid(BUDGETS * 30, SIZES), slopes, number=LACK_OF_FIT_SHARE - 1)
-    assert grid(BUDGETS * 30, SIZES).train_flops[far] >= BUDGETS[-1]
+    assert grid(BUDGETS * 30, SIZES).costs[far] >= BUDGETS[-1]
 
 
 def test_a_prediction_and_a_gap_are_told_better_than_their_parameters() -> None:

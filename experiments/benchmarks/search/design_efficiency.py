@@ -3,8 +3,8 @@
 A law of the kind that a real grid of small models followed stands in for training. The grid holds
 six budgets over two orders of magnitude, seven sizes from 1/4 to 4 times the best one, and K = 1,
 2, 4, 8, as far as a law may use the runs. Ours begins with sizes at the two cheapest budgets and
-the expected best one at the next two, then adds what tells most per FLOP of phi, omega and alpha, fitting
-its belief again after every run; a fifth goes where no run is. Both are fitted by the same
+the expected best one at the next two, then adds what tells most of phi, omega and alpha for its cost,
+fitting its belief again after every run; a fifth goes where no run is. Both are fitted by the same
 estimator, and their errors are against the truth.
 
 ``--misspecified`` gives the wide path's term another exponent, so that it is 10 % off the law at
@@ -29,13 +29,12 @@ from analysis.objective.estimators import Estimator
 from analysis.points.checked_points import Points
 from analysis.solve.solving import solve
 from experiments.command import print_json, talk
-from search.design.information import Design, Noise, next_run, slope_of
+from search.design.information import COST_EXPONENT, Design, Noise, next_run, slope_of
 from search.design.law_model import (
     FloatArray,
     LawModel,
     LawRuns,
     fitted_model,
-    prior_model,
 )
 from search.limits.law_rows import why_not_for_laws
 
@@ -70,7 +69,7 @@ class Options:
 
     seeds: int = 20
     """Pairs of runs."""
-    cost_exponent: float = 1.0
+    cost_exponent: float = COST_EXPONENT
     """A run's worth is divided by its FLOPs to this power."""
     misspecified: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Whether the wide path's term has another exponent than the fitted law's."""
@@ -100,7 +99,7 @@ def runs_of(rows: list[tuple[float, ...]]) -> LawRuns:
         params_wide=wide,
         num_loops=loops,
         tokens=tokens,
-        train_flops=flops,
+        costs=flops,
         orders=tuple((float(row[5]), 0) for row in rows),
     )
 
@@ -166,7 +165,7 @@ def estimate(runs: LawRuns, losses: FloatArray) -> dict[str, float]:
             "params_wide": runs.params_wide,
             "num_loops": runs.num_loops,
             "tokens": runs.tokens,
-            "flops": runs.train_flops,
+            "flops": runs.costs,
         },
         losses=losses,
         weights=np.ones(len(runs)),
@@ -193,7 +192,7 @@ def first_runs(offered: LawRuns) -> list[int]:
 def _nearest(offered: LawRuns, budget: float, size: float, turn: int) -> int:
     params = size * (budget / (6 * TOKENS_PER_PARAMETER)) ** 0.5
     far = np.abs(np.log((offered.params_deep + offered.params_wide) / params))
-    far = far + 10 * (offered.train_flops != budget)
+    far = far + 10 * (offered.costs != budget)
     far = far + 0.01 * (offered.num_loops != LOOPS[turn % len(LOOPS)])
     share = offered.params_wide / (offered.params_deep + offered.params_wide)
     return int((far + 0.01 * np.abs(share - WIDE_SHARES[turn % len(WIDE_SHARES)])).argmin())
@@ -211,14 +210,12 @@ def designed(
     found: list[tuple[LawRuns, FloatArray]] = []
     while len(found) < len(stops):
         model = fitted_model(runs, np.array(losses), noise=NOISE.own, start=model)
-        left = stops[-1] - runs.train_flops.sum()
-        paid = [place for place in range(len(offered)) if offered.train_flops[place] <= left]
+        left = stops[-1] - runs.costs.sum()
+        paid = [place for place in range(len(offered)) if offered.costs[place] <= left]
         some = _in_new_orders(offered, times).taken(paid)
         place = _next(runs, some, model, cost_exponent) if paid else None
         after = runs if place is None else runs.joined(some.taken([place]))
-        while len(found) < len(stops) and (
-            place is None or after.train_flops.sum() > stops[len(found)]
-        ):
+        while len(found) < len(stops) and (place is None or after.costs.sum() > stops[len(found)]):
             found.append((runs, np.array(losses)))
         if place is not None:
             times[paid[place]] += 1
@@ -242,7 +239,7 @@ def _next(runs: LawRuns, offered: LawRuns, model: LawModel, cost_exponent: float
 def run(options: Options) -> dict[str, Any]:
     """All seeds; root mean square errors of every parameter, relative, and the bars."""
     whole = grid()
-    flops = float(whole.train_flops.sum())
+    flops = float(whole.costs.sum())
     errors: dict[str, list[dict[str, float]]] = {}
     counts: dict[str, list[int]] = {}
     for seed in range(options.seeds):
