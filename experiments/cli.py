@@ -12,6 +12,8 @@ import sys
 
 VERBS = {
     "plan": "what would run: shapes, parameters, FLOPs, tokens, steps; what is reused and why",
+    "next": "the runs that come next, what each does to a law's intervals, and when a question is "
+    "answered",
     "sweep": "run an experiment, or go on with it: the same command resumes",
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",

@@ -19,6 +19,7 @@ from runners.own_arms import require_certified
 from runners.trial.branching import shared_tokens
 from search.asked.experiment import Experiment
 from search.belief.rates import RATE
+from search.design.question import Question
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.limits.feasibility import predicted_memory_bytes
 from search.limits.forecast import predicted_seconds
@@ -137,10 +138,17 @@ class Plan:
         )
 
 
-def plan(experiment: Experiment, home: Path | str = "runs", *, price: float | None = None) -> Plan:
+def plan(
+    experiment: Experiment,
+    home: Path | str = "runs",
+    *,
+    price: float | None = None,
+    question: Question | None = None,
+) -> Plan:
     """Recorded trials, then those the proposer would add if no result changed its mind.
 
-    ``price`` is that of one worker-hour. Raises `RequestError` as `run_sweep` would.
+    ``price`` is that of one worker-hour; with a ``question`` the plan is for it and ends where it
+    is expected to be answered. Raises `RequestError` as `run_sweep` would.
     """
     home = Path(home)
     if price is not None and not 0 <= price <= LARGEST_PRICE:
@@ -151,7 +159,7 @@ def plan(experiment: Experiment, home: Path | str = "runs", *, price: float | No
     require_plain(home)
     notes: list[str] = []
     corpus, ground = prepare_ground(experiment, home, say=notes.append)
-    proposer = SweepProposer(experiment, ground)
+    proposer = SweepProposer(experiment, ground, question=question)
     require_certified(proposer)
     if (home / FILE_NAME).exists():
         with contextlib.closing(Ledger(home)) as ledger:

@@ -3,23 +3,39 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from analysis.judge.expected_intervals import HOPELESS, WIDE, Expected, expected_intervals
-from analysis.laws.law_registry import law_named
+from search.design.information import Design, slope_of, slope_of_exponent
+from search.design.sweep_runs import belief
 from search.limits.law_rows import why_no_law_uses
 from search.propose.coverage import log_size
-from search.record.numbers import configuration_numbers
 from search.record.trial import Proposal
-from spaces.errors import RequestError
+from search.record.trial_records import TrialRecord
 
-CAPACITY = "compute-capacity"
 COVERED = (0.36, 2.8)
 """Of the expected best size: a budget whose sizes reach neither end tells little of exponents."""
+
+WIDE = 0.25
+"""A relative half-width beyond which a parameter says little."""
+HOPELESS = 1.0
+"""From here on it says nothing: the certificate refuses."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a design is expected to tell of one quantity."""
+
+    name: str
+    value: float
+    """As believed now."""
+    half_width: float
+    """Of its 95 % interval, in its own unit; infinite where the design says nothing."""
+
+    @property
+    def relative(self) -> float:
+        """The half-width over the value."""
+        return self.half_width / abs(self.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +47,10 @@ class LawExpectation:
     """The arms whose runs it is of; all where it is across arms."""
     runs: int
     """That it may use."""
+    results: int
+    """Of these, how many have a result, on which values and noise rest; without, on a prior."""
+    noise: float
+    """Relative scatter of a loss around the law."""
     expected: tuple[Expected, ...]
     """Empty where there are too few runs."""
     uncovered: tuple[str, ...]
@@ -46,98 +66,69 @@ class LawExpectation:
 
 
 def expectations(
-    proposals: Sequence[Proposal], *, num_train_tokens: int | None
+    records: Sequence[TrialRecord], *, num_train_tokens: int | None
 ) -> list[LawExpectation]:
-    """Chinchilla's law of every family and, of several, the law across them."""
-    usable = [
-        each
-        for each in proposals
-        if why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
-    ]
-    families = sorted({each.family for each in proposals})
+    """Chinchilla's law of every family and, of several, the law across them.
+
+    ``records``: all that is done, waits or is planned.
+    """
+    families: dict[str, list[TrialRecord]] = {}
+    for record in records:
+        families.setdefault(record.proposal.family, []).append(record)
     found = [
-        _expectation("chinchilla", family, [each for each in usable if each.family == family])
-        for family in families
+        _expectation("chinchilla", family, families[family], num_train_tokens)
+        for family in sorted(families)
     ]
     if len(families) > 1:
-        found.append(_expectation(CAPACITY, "all arms", usable))
+        found.append(_expectation("compute-capacity", "all arms", records, num_train_tokens))
     return found
 
 
-def _expectation(law: str, family: str, runs: Sequence[Proposal]) -> LawExpectation:
-    num_budgets = len({run.budget.train_flops for run in runs})
-    expected = (
-        expected_intervals(law_named(law), _columns(runs), num_budgets=num_budgets) if runs else []
+def _expectation(
+    law: str, family: str, records: Sequence[TrialRecord], num_train_tokens: int | None
+) -> LawExpectation:
+    across_arms = law == "compute-capacity"
+    known = belief(records, across_arms=across_arms, num_train_tokens=num_train_tokens)
+    usable = [
+        record.proposal
+        for record in records
+        if why_no_law_uses(record.proposal.config, num_train_tokens=num_train_tokens) is None
+    ]
+    expected: tuple[Expected, ...] = ()
+    if known is not None:
+        expected = _expected(known.after_all(), across_arms=across_arms)
+    return LawExpectation(
+        law=law,
+        family=family,
+        runs=len(usable),
+        results=0 if known is None else len(known.results),
+        noise=math.nan if known is None else known.noise.own,
+        expected=expected,
+        uncovered=() if across_arms else _uncovered(usable),
     )
+
+
+def _expected(design: Design, *, across_arms: bool) -> tuple[Expected, ...]:
+    """Of every shape and of the exponent of N* ~ C^a; nothing without a degree of freedom."""
+    values = design.model.values
+    names = ("alpha", "beta", "phi", "omega") if across_arms else ("alpha", "beta")
+    rows = [(name, values[name], slope_of(name)) for name in names]
+    a = values["beta"] / (values["alpha"] + values["beta"])
+    rows.append(("a", a, slope_of_exponent(design.model)))
+    found = [
+        Expected(name=name, value=value, half_width=design.half_width(slope))
+        for name, value, slope in rows
+    ]
+    return tuple(found) if any(math.isfinite(each.half_width) for each in found) else ()
+
+
+def _uncovered(runs: Sequence[Proposal]) -> tuple[str, ...]:
     sizes: dict[float, list[float]] = {}
     for run in runs:
         sizes.setdefault(float(run.budget.train_flops or 0), []).append(math.exp(log_size(run)))
     low, high = COVERED
-    uncovered = tuple(
+    return tuple(
         f"{budget:.3g} FLOPs: sizes from {min(each):.2g} to {max(each):.2g} x the expected best"
         for budget, each in sorted(sizes.items())
         if min(each) > low or max(each) < high
     )
-    return LawExpectation(
-        law=law,
-        family=family,
-        runs=len(runs),
-        expected=tuple(expected),
-        uncovered=uncovered if law != CAPACITY else (),
-    )
-
-
-def _columns(runs: Sequence[Proposal]) -> Mapping[str, np.ndarray]:
-    """Sizes and tokens by the laws' names, (n,) each."""
-    rows = [configuration_numbers(run) for run in runs]
-    names = {
-        "params": "parameters",
-        "tokens": "tokens",
-        "params_once": "parameters_shared",
-        "params_deep": "parameters_deep",
-        "params_wide": "parameters_wide",
-        "num_loops": "num_loops",
-    }
-    return {
-        role: np.array([float(row.get(name) or (name == "num_loops")) for row in rows])
-        for role, name in names.items()
-    }
-
-
-@dataclass(frozen=True)
-class Power:
-    """How many runs of a plan's kind a question takes."""
-
-    question: str
-    now: float
-    """Expected half-width of the plan as it is."""
-    times: float
-    """By which its runs have to be multiplied, each with other seeds or sizes between."""
-
-
-def power(question: str, found: Sequence[LawExpectation]) -> list[Power]:
-    """What ``name +- half-width`` takes, for every law that has the name.
-
-    Raises `RequestError` for another form, or a name that no law has.
-    """
-    match = re.fullmatch(r"\s*(\w+)\s*(?:\+-|\+/-|±)\s*([0-9.eE+-]+)\s*", question)
-    names = sorted({each.name for law in found for each in law.expected})
-    try:
-        target = float(match.group(2)) if match else 0.0
-    except ValueError:
-        target = 0.0
-    if match is None or match.group(1) not in names or not target > 0:
-        raise RequestError(
-            f"a question has the form 'phi +- 0.05' with one of {', '.join(names) or 'no names'}, "
-            f"got {question!r}"
-        )
-    return [
-        Power(
-            question=f"{law.family}, {law.law}: {each.name} ± {target:g}",
-            now=each.half_width,
-            times=max(1.0, (each.half_width / target) ** 2),
-        )
-        for law in found
-        for each in law.expected
-        if each.name == match.group(1)
-    ]

@@ -7,16 +7,21 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.sweep.expectations import LawExpectation, expectations, power
+from analysis.sweep.expectations import LawExpectation, expectations
 from experiments.command import print_json, talk
+from experiments.foreseeing import NextRuns, next_runs
 from experiments.setup import ExperimentOptions, json_number, parse_experiment_options
 from runners.ground import most_side_by_side
 from runners.plan import TO_RUN, Plan, PlannedTrial, plan
 from runners.trial.branching import trunk_key
 from search.belief.rates import shared_rate_nats
+from search.design.question import parse_question
 from search.limits.packs import may_join
 from search.record.numbers import configuration_numbers
 from spaces.arms.contract import shape_in_words
+
+MOST_TIMES, MOST_TRIALS = 4, 1000
+"""How far beyond the experiment's own trials a question is followed."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class PlanOptions(ExperimentOptions):
     price: float | None = None
     """Cost of one worker-hour, in your currency."""
     power: str | None = None
-    """A question, such as "phi +- 0.05": how many runs of this kind it takes."""
+    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, or loss@FLOPs): the cheapest
+    runs that are expected to answer it."""
 
 
 def run(argv: list[str]) -> int:
@@ -36,25 +42,53 @@ def run(argv: list[str]) -> int:
     for note in found.notes:
         talk(note)
     laws = expectations(
-        [each.record.proposal for each in found.trials],
+        [each.record for each in found.trials],
         num_train_tokens=found.corpus.num_train_tokens,
     )
-    answers = power(options.power, laws) if options.power is not None else []
+    asked = None
+    if options.power is not None:
+        most = min(MOST_TIMES * experiment.trials, MOST_TRIALS)
+        larger = experiment.model_copy(update={"trials": most})
+        asked = next_runs(larger, options.home, parse_question(options.power))
     if options.json:
         laws_said = {"expected": [asdict(law) | {"verdict": law.verdict} for law in laws]}
-        said = {"power": [asdict(each) for each in answers]} if answers else {}
+        said = {} if asked is None else {"power": _power_document(asked)}
         print_json(plan_document(found) | {"text": found.corpus.sizes()} | laws_said | said)
     else:
         print_plan(found)
         print(found.corpus.describe_sizes())
         _print_expectations(laws, found)
-        for each in answers:
-            flops = found.totals.train_flops_to_run * each.times
-            print(
-                f"{each.question}: now {each.now:.3g}; takes {each.times:.2g} x the runs of this "
-                f"plan, {round(each.times * found.totals.trials)} trials, {flops:.3g} FLOPs"
-            )
+        if asked is not None:
+            print(_power_text(asked))
     return 0
+
+
+def _power_document(asked: NextRuns) -> dict[str, Any]:
+    number = asked.enough_after
+    return {
+        "question": str(asked.question),
+        "runs": number,
+        "train_flops": None if number is None else asked.flops_of(number),
+        "looked_at_runs": len(asked.further),
+    }
+
+
+def _power_text(asked: NextRuns) -> str:
+    number = asked.enough_after
+    if number is not None:
+        return (
+            f"{asked.question} takes {number} runs that are chosen for it, "
+            f"{asked.flops_of(number):.3g} training FLOPs; `isoflop sweep --until` runs them, "
+            f"`isoflop next --question` shows them"
+        )
+    assert asked.question is not None
+    widths = asked.half_widths[-1] if asked.half_widths else {}
+    width = widths.get(asked.question.quantity, float("inf"))
+    return (
+        f"{asked.question} is out of reach of these axes and budgets: {len(asked.further)} runs "
+        f"that are chosen for it, {asked.flops_of(len(asked.further)):.3g} training FLOPs, still "
+        f"leave ± {width:.2g}; budgets over a wider range would tell more"
+    )
 
 
 def plan_document(found: Plan) -> dict[str, Any]:
@@ -152,14 +186,15 @@ def _print_packs(found: Plan) -> None:
 
 def _print_expectations(laws: Sequence[LawExpectation], found: Plan) -> None:
     """What each law is expected to say, and what keeps it from saying more."""
-    print("laws that a fit of these runs is expected to give (95 % half-widths, by a prior):")
+    print("laws that a fit of these runs is expected to give (95 % half-widths):")
     for law in laws:
+        rests = f"{law.results} results" if law.results else "a prior"
         widths = ", ".join(
             f"{each.name} {each.value:.2g} ± {each.half_width:.2g}" for each in law.expected
         )
         said = {"stands": "stands", "wide": "wide intervals", "no law": "no law will come out"}
         print(
-            f"  {law.family}, {law.law}, {law.runs} runs: {said[law.verdict]}"
+            f"  {law.family}, {law.law}, {law.runs} runs, by {rests}: {said[law.verdict]}"
             + (f": {widths}" if widths else ": fewer runs than it takes")
         )
         if law.verdict != "stands" and law.uncovered:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.sweep.leaderboard import best
+from experiments.answering import answers
 from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
 from experiments.confirming import confirm, print_confirmed
@@ -25,9 +26,11 @@ from experiments.watching import Watcher
 from runners.driver import SweepSummary
 from runners.sweep import run_sweep
 from search.asked.experiment import Experiment
+from search.design.question import Question, parse_question
 from search.propose.cells import Ground
 from search.propose.contract import Proposer
 from search.propose.proposer import SweepProposer
+from spaces.errors import RequestError
 
 STOPPING = b"stopping: running trials save at their next step; once more stops at once\n"
 
@@ -44,6 +47,9 @@ class SweepRunOptions(ExperimentOptions):
     """Go on although another driver, that gave no sign of life for long, holds the home."""
     insecure: bool = False
     """Join a Ray cluster of other machines although it has no token authentication."""
+    until: str | None = None
+    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, or loss@FLOPs): runs are
+    chosen for it, and the sweep ends once its law answers it, or all its trials are there."""
     confirm: float | None = None
     """Instead of going on: write down the forecast of each arm's best shape and loss at these
     training FLOPs, more than any budget, and then train it. A forecast is never changed."""
@@ -55,11 +61,37 @@ def run(argv: list[str]) -> int:
     """Run the sweep and print its leaderboard, or confirm what it predicts."""
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
     again = shlex.join(("isoflop", "sweep", *argv))
+    if options.until is not None:
+        return _answer(options, experiment, parse_question(options.until), again)
     if options.confirm is not None:
         return _confirm(options, experiment, options.confirm, again)
     summary = _train(options, experiment, SweepProposer)
     report(experiment, options.home, as_json=options.json)
     return _exit_code(summary, again)
+
+
+def _answer(
+    options: SweepRunOptions, experiment: Experiment, question: Question, again: str
+) -> int:
+    """Train until the certified interval of a question is narrow enough, within all caps."""
+    if options.confirm is not None:
+        raise RequestError("--until and --confirm are two requests; make one, then the other")
+    for found in answers(
+        experiment,
+        options.home,
+        question,
+        train=lambda make_proposer: _train(options, experiment, make_proposer),
+    ):
+        talk(str(found.answer))
+    if options.json:
+        print_json(found.answer.to_dict() | {"rounds": found.round})
+    else:
+        print(found.answer)
+    code = _exit_code(found.summary, again)
+    if code == EXIT_DONE and not found.answer.is_enough:
+        talk(f"not answered; `isoflop next {options.experiment}` shows what would tell more")
+        return EXIT_FAILED
+    return code
 
 
 def _confirm(options: SweepRunOptions, experiment: Experiment, flops: float, again: str) -> int:

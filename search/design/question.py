@@ -32,8 +32,19 @@ class Question:
     """Training FLOPs of a loss."""
 
     def __str__(self) -> str:
-        at = "" if self.at_flops is None else f"@{self.at_flops:g}"
-        return f"{self.name}{at} ± {self.half_width:g}"
+        return f"{self.quantity} ± {self.half_width:g}"
+
+    @property
+    def quantity(self) -> str:
+        """phi, a, or loss@1e+18."""
+        return self.name if self.at_flops is None else f"{self.name}@{self.at_flops:g}"
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The law's parameters that the quantity is made of."""
+        if self.at_flops is not None:
+            return (*COEFFICIENTS, "alpha", "beta")
+        return ("alpha", "beta") if self.name == "a" else (self.name,)
 
     def value(self, model: LawModel) -> float:
         """The quantity as the law has it."""

@@ -18,7 +18,8 @@ LARGEST_PACK = 8
 BUSY_STEP_FLOPS = 4.5e11
 """`full` training FLOPs of the steps of a pack, from which on one more brings little: measured on
 an H100, widths 64 to 384, 2,048 to 8,192 tokens a step (experiments/LOG.md)."""
-
+FULL_PACK_SPEED = 3.0
+"""Of a full pack over one trial after another: 2.0 to 3.6 on an H100 (the same measurement)."""
 
 FEWEST_STEPS = 400
 """A shorter trial is over before capturing its step once more, in a lane of its own, pays."""
@@ -46,3 +47,12 @@ def fits_beside(config: TrialConfig, *, free_bytes: float) -> bool:
     """Whether what is free of a device's memory is predicted to hold a trial's whole batch."""
     sequences = config.training.batch_sequences
     return training_memory_bytes(config.architecture, sequences=sequences) <= free_bytes
+
+
+def share_in_pack(config: TrialConfig, *, most: int) -> float:
+    """A trial's time in a pack of its like, over its time alone: 1/3 where ``most`` fit, 1 where
+    it fills a device by itself."""
+    beside = min(most, max(1.0, BUSY_STEP_FLOPS / step_flops(config)))
+    if config.num_steps < FEWEST_STEPS or most == 1:
+        return 1.0
+    return 1 / (1 + (FULL_PACK_SPEED - 1) * (beside - 1) / (most - 1))

@@ -24,7 +24,13 @@ from search.propose.cells import (
     require_within_limits,
     resolve,
 )
-from search.propose.coverage import SIZES, SIZES_BETWEEN, at_size, covers, missing_sizes
+from search.propose.coverage import (
+    SIZES,
+    at_size,
+    covers,
+    missing_sizes,
+    spread,
+)
 from search.propose.samplers import CHOOSING_SAMPLERS, CellStudy, Observation
 from search.propose.tuning import STEP_SCALE
 from search.propose.tuning_stages import TunedArm
@@ -66,6 +72,7 @@ class CellSearch:
         self._excesses: dict[str, float] = {}
         self._budgets = experiment.budget.budgets()
         self._sizes: dict[tuple[object, ...], Proposal | None] = {}
+        self._spreads: dict[tuple[object, ...], list[Proposal]] = {}
         self._known_baselines: dict[tuple[Cell, tuple[object, ...]], list[Proposal]] = {}
 
     def resolve(
@@ -131,9 +138,8 @@ class CellSearch:
         each = trials / (len(self.experiment.budget.train_flops) * len(self.experiment.arms))
         if goal == "best" or (goal == "both" and len(mine) >= each / 2):
             return None
-        wanted = SIZES if goal == "both" else SIZES + SIZES_BETWEEN
         axes = self.axes_around(cell.arm, tuned)
-        for size in missing_sizes([record.proposal for record in mine], wanted):
+        for size in missing_sizes([record.proposal for record in mine], SIZES):
             if self.experiment.budget.trunk:
                 longer = self._longer(cell, records, known, any_seed=False)
                 branch = next((each for each in longer if covers(each, size)), None)
@@ -145,7 +151,7 @@ class CellSearch:
                     size,
                     axes,
                     lambda point: self.attempt(cell, point, purpose="search"),
-                    turn=self._budgets.index(cell.budget) + (SIZES + SIZES_BETWEEN).index(size),
+                    turn=self._budgets.index(cell.budget) + SIZES.index(size),
                     num_train_tokens=self.ground.num_train_tokens,
                 )
             found = self._sizes[key]
@@ -153,6 +159,18 @@ class CellSearch:
             if proposal is not None and proposal.config_hash not in known:
                 return proposal
         return None
+
+    def spread(self, cell: Cell, *, tuned: TunedArm, rates: RateModel | None) -> list[Proposal]:
+        """Shapes of all sizes that a law may use, with all values of the other axes in turn."""
+        axes = self.axes_around(cell.arm, tuned)
+        key = (cell, *sorted(axes.items()))
+        if key not in self._spreads:
+            self._spreads[key] = spread(
+                axes,
+                lambda point: self.attempt(cell, point, purpose="search"),
+                num_train_tokens=self.ground.num_train_tokens,
+            )
+        return [self._at_best_rate(shape, rates) for shape in self._spreads[key]]
 
     def branch(
         self, cell: Cell, records: list[TrialRecord], known: set[str], *, foresee: bool

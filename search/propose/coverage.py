@@ -20,12 +20,12 @@ from spaces.parameters import count_parameters
 SIZES = (1.0, 2.0, 0.5, 4.0, 0.25)
 """Multiples of the expected best size, in the order of trial."""
 SIZES_BETWEEN = (1.4, 0.7, 2.8, 0.35)
-"""What a sweep for laws alone adds."""
+"""What a design chooses from besides."""
 NEAR = math.log(2) * 0.3
 """A size covers another where their logarithms differ by less."""
 
 _SHAPE = ("num_layers", "d_model")
-_SAME_FOR_ALL = ("step_scale_init", "step_scales", LEARNING_RATE_MULTIPLIER.name)
+_FIXED = ("step_scale_init", "step_scales", LEARNING_RATE_MULTIPLIER.name)
 
 
 def log_size(proposal: Proposal) -> float:
@@ -61,24 +61,64 @@ def at_size(
     Of the depths, the nearest to the middle one that has such a shape, since a law knows sizes and
     not aspects. ``turn`` chooses the values of the other axes.
     """
+    for depth in _depths(axes):
+        shapes = _shapes(axes, depth, turn, attempt, num_train_tokens)
+        found = _nearest(shapes, size)
+        if found is not None:
+            return found
+    return None
+
+
+def spread(
+    axes: Mapping[str, tuple[AxisValue, ...]],
+    attempt: Callable[[dict[str, AxisValue]], Proposal | None],
+    *,
+    num_train_tokens: int | None,
+) -> list[Proposal]:
+    """Shapes of every size that a law may use, for every turn of the other axes, each once."""
+    turns = max((len(v) for name, v in axes.items() if name not in _FIXED + _SHAPE), default=1)
+    found: dict[str, Proposal] = {}
+    for turn in range(turns):
+        left = list(SIZES + SIZES_BETWEEN)
+        for depth in _depths(axes):
+            shapes = _shapes(axes, depth, turn, attempt, num_train_tokens) if left else []
+            nearest = {size: _nearest(shapes, size) for size in left}
+            found |= {each.config_hash: each for each in nearest.values() if each is not None}
+            left = [size for size in left if nearest[size] is None]
+    return list(found.values())
+
+
+def _depths(axes: Mapping[str, tuple[AxisValue, ...]]) -> list[AxisValue]:
+    """From the middle one on."""
+    depths = axes.get("num_layers", ())
+    middle = float(depths[len(depths) // 2]) if depths else 1.0
+    return sorted(depths, key=lambda each: abs(math.log(float(each) / middle)))
+
+
+def _shapes(
+    axes: Mapping[str, tuple[AxisValue, ...]],
+    depth: AxisValue,
+    turn: int,
+    attempt: Callable[[dict[str, AxisValue]], Proposal | None],
+    num_train_tokens: int | None,
+) -> list[Proposal]:
+    """What a law may use of one depth, over all widths."""
     fixed = {
-        name: values[len(values) // 2]
-        if name in _SAME_FOR_ALL
-        else values[(turn + place) % len(values)]
+        name: values[len(values) // 2] if name in _FIXED else values[(turn + place) % len(values)]
         for place, (name, values) in enumerate(axes.items())
         if name not in _SHAPE
     }
-    depths, widths = axes.get("num_layers", ()), axes.get("d_model", ())
-    middle = float(depths[len(depths) // 2]) if depths else 1.0
-    for depth in sorted(depths, key=lambda each: abs(math.log(float(each) / middle))):
-        shapes = (attempt(fixed | {"num_layers": depth, "d_model": width}) for width in widths)
-        usable = [
-            each
-            for each in shapes
-            if each is not None
-            and why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
-        ]
-        nearest = min(usable, key=lambda each: abs(log_size(each) - math.log(size)), default=None)
-        if nearest is not None and covers(nearest, size):
-            return nearest
-    return None
+    widths = axes.get("d_model", ())
+    found = (attempt(fixed | {"num_layers": depth, "d_model": width}) for width in widths)
+    return [
+        each
+        for each in found
+        if each is not None
+        and why_no_law_uses(each.config, num_train_tokens=num_train_tokens) is None
+    ]
+
+
+def _nearest(shapes: Sequence[Proposal], size: float) -> Proposal | None:
+    """The one that covers a multiple of the best size best; None where none does."""
+    found = min(shapes, key=lambda each: abs(log_size(each) - math.log(size)), default=None)
+    return found if found is not None and covers(found, size) else None

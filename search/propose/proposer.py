@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from search.asked.experiment import Experiment
 from search.belief.rates import RATE, RateModel, RateModels
+from search.design.question import Question
 from search.limits.caps import (
     committed_flops,
     flops_cap_reached,
@@ -32,6 +33,7 @@ from search.propose.cells import (
 )
 from search.propose.cells import Ground as Ground
 from search.propose.contract import Capped, Done, Next, Proposed, Waiting
+from search.propose.law_design import LawDesign, new_shapes, repeats
 from search.propose.pruning import may_prune, why_prune
 from search.propose.rate_trials import next_rate_trial
 from search.propose.replicates import first_replicate, next_replicate, owed_replicates
@@ -48,8 +50,14 @@ from spaces.errors import InfeasibleError, RequestError
 class SweepProposer:
     """Proposes the trials of one experiment on one ground."""
 
-    def __init__(self, experiment: Experiment, ground: Ground) -> None:
-        """Raises `RequestError` where the validation text is shorter than what is measured on."""
+    def __init__(
+        self, experiment: Experiment, ground: Ground, *, question: Question | None = None
+    ) -> None:
+        """With a question, the sweep is for it and ends once it is answered.
+
+        Raises `RequestError` where the validation text is shorter than what is measured on, or the
+        experiment's law cannot answer the question.
+        """
         wanted, exists = experiment.training.eval_sequences, ground.num_validation_sequences
         if wanted > exists:
             raise RequestError(
@@ -65,6 +73,8 @@ class SweepProposer:
             for arm in experiment.arms
         ]
         self._search = CellSearch(experiment, ground)
+        self._design = LawDesign(experiment, question, num_train_tokens=ground.num_train_tokens)
+        self._is_for_law = experiment.search.goal == "law" or question is not None
         self._rates = RateModels()
         self._tuning: dict[tuple[object, ...], Proposal | None] = {}
         self._exhausted: set[Cell] = set()
@@ -79,6 +89,9 @@ class SweepProposer:
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
             return Done()
+        enough = self._design.why_enough(counted, foresee=foresee)
+        if enough is not None:
+            return Done(why=enough)
         known = {record.config_hash for record in counted}
         proposal = self._by_stage(counted, known, foresee)
         if proposal is None:
@@ -340,10 +353,15 @@ class SweepProposer:
         for cell in sorted(self._ready(tuned), key=lambda cell: _turns(by_cell[cell])):
             mine, choice = by_cell[cell], tuned[cell.arm]
             rates = self._rates_of(cell, records, choice)
+            proposal = self._rate_trial(mine, known, rates) or self._search.covering(
+                cell, records, mine, known, tuned=choice, rates=rates
+            )
+            if proposal is not None:
+                return proposal
+            if self._is_for_law:
+                continue
             proposal = (
-                self._rate_trial(mine, known, rates)
-                or self._search.covering(cell, records, mine, known, tuned=choice, rates=rates)
-                or self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
+                self._search.baseline(cell, mine, known, tuned=choice, rates=rates)
                 or (
                     self._search.branch(cell, records, known, foresee=standing_in)
                     if self.experiment.budget.trunk
@@ -356,10 +374,30 @@ class SweepProposer:
             if proposal is not None:
                 return proposal
             self._exhausted.add(cell)
+        if self._is_for_law:
+            designed = self._by_design(records, known, tuned)
+            if designed is not None:
+                return designed
+            self._exhausted.update(self.cells)
         if not records and self._search.why_not:
             reasons = sorted(set(self._search.why_not.values()))
             raise RequestError(f"no trial fits this experiment: {reasons[0]}")
         return None
+
+    def _by_design(
+        self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
+    ) -> Proposal | None:
+        """The run of any cell that tells most of the law for its cost."""
+        shapes = [
+            shape
+            for cell in self._ready(tuned)
+            for shape in self._search.spread(
+                cell, tuned=tuned[cell.arm], rates=self._rates_of(cell, records, tuned[cell.arm])
+            )
+        ]
+        offered = new_shapes(shapes, records)
+        offered += repeats(records, lambda first, number: self._repeat(first, number, known))
+        return self._design.choose(records, offered)
 
     def _by_cell(self, records: list[TrialRecord]) -> dict[Cell, list[TrialRecord]]:
         by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}

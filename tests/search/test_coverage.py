@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from analysis.sweep.expectations import expectations, power
+from analysis.sweep.expectations import expectations
 from runners.trial.branching import shared_tokens, trunk_key
 from search.asked.experiment import Experiment
+from search.design.information import NOISE
 from search.limits.law_rows import why_no_law_uses, why_not_for_laws
 from search.propose.coverage import SIZES, covers, log_size
 from search.record.trial import Proposal
-from spaces.errors import RequestError
+from search.record.trial_records import TrialRecord
 from tests.search.records import bowl, play
 from tests.sweeps import toy_experiment
 
@@ -98,12 +100,18 @@ def test_budgets_share_trunks_where_asked() -> None:
         experiment("law", budget=budget)
 
 
+def planned(asked: Experiment) -> list[TrialRecord]:
+    """Every trial of an experiment, before any has run."""
+    return [replace(each, state="queued", outcome=None) for each in play(asked, bowl)]
+
+
 def test_what_a_design_will_tell_is_said_beforehand() -> None:
-    wide = expectations(proposals(experiment("law")), num_train_tokens=None)
+    wide = expectations(planned(experiment("law")), num_train_tokens=None)
     assert [each.family for each in wide] == ["dual", "standard", "all arms"]
+    assert {each.results for each in wide} == {0}
     narrow_axes = AXES | {"d_model": [128, 192, 256]}
     narrow = expectations(
-        proposals(experiment("best", axes=narrow_axes, trials=40)), num_train_tokens=None
+        planned(experiment("best", axes=narrow_axes, trials=40)), num_train_tokens=None
     )
     for one, other in zip(wide, narrow, strict=True):
         by_name = {each.name: each.half_width for each in other.expected}
@@ -112,7 +120,11 @@ def test_what_a_design_will_tell_is_said_beforehand() -> None:
                 assert by_name.get(each.name, math.inf) > 2 * each.half_width
     assert narrow[1].verdict == "no law"
     assert "x the expected best" in narrow[1].uncovered[0]
-    asked = power("alpha +- 0.001", wide)
-    assert [each.times > 1 for each in asked] == [True] * 3
-    with pytest.raises(RequestError, match=r"has the form 'phi \+- 0.05'"):
-        power("alpha within 3", wide)
+
+
+def test_results_replace_the_prior() -> None:
+    records = list(play(experiment("law"), bowl))
+    told = expectations(records, num_train_tokens=None)
+    for law in told:
+        assert law.results == law.runs
+        assert law.noise != pytest.approx(NOISE)

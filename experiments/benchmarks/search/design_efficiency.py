@@ -3,9 +3,9 @@
 A law of the kind that a real grid of small models followed stands in for training. The grid holds
 six budgets over two orders of magnitude, seven sizes from 1/4 to 4 times the best one, and K = 1,
 2, 4, 8, as far as a law may use the runs. Ours begins with sizes at the two cheapest budgets and
-the expected best one at the next two, then adds what tells most of phi, omega and alpha for its cost,
-fitting its belief again after every run; a fifth goes where no run is. Both are fitted by the same
-estimator, and their errors are against the truth.
+the expected best one at the next two, then adds what tells most of phi, omega and alpha for its
+cost, fitting its belief again after every run; a fifth goes where no run is. Both are fitted by the
+same estimator, and their errors are against the truth.
 
 ``--misspecified`` gives the wide path's term another exponent, so that it is 10 % off the law at
 the smallest and the largest model.

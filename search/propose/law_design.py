@@ -1,0 +1,188 @@
+"""Which run of a sweep tells most of its law for what it costs?
+
+Candidates are shapes of every arm and budget from a quarter to four times the expected best size,
+with every value of the other axes in turn, and repeats of what was tried in further data orders.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from search.asked.experiment import Experiment
+from search.belief.seed_noise import configuration_key
+from search.design.information import next_run, slope_of, slope_of_exponent
+from search.design.law_model import FloatArray, LawModel
+from search.design.question import ACROSS_ARMS, Question
+from search.design.sweep_runs import Belief, belief, law_runs, prior_design
+from search.limits.law_rows import why_no_law_uses
+from search.limits.packs import LARGEST_PACK, share_in_pack
+from search.record.trial import Proposal, TrialConfig
+from search.record.trial_records import TrialRecord, is_pending
+from spaces.arms.contract import find_arm
+from spaces.errors import RequestError
+
+MOST_REPEATS = 4
+"""Data orders that one shape is offered in."""
+
+OF_ARMS = ("alpha", "beta")
+"""What a law of one family tells; one across arms also tells `ACROSS_ARMS`."""
+
+
+class LawDesign:
+    """Chooses the runs of one experiment for one question, or for all shapes of its law."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        question: Question | None = None,
+        *,
+        num_train_tokens: int | None,
+    ) -> None:
+        """Raises `RequestError` where the experiment's law has no such quantity."""
+        self.experiment = experiment
+        self.question = question
+        self.across_arms = len({find_arm(arm).family for arm in experiment.arms}) > 1
+        self._num_train_tokens = num_train_tokens
+        if question is not None and question.name in ACROSS_ARMS and not self.across_arms:
+            raise RequestError(
+                f"{question.name} is told by a law across arms, but {experiment.name} has one "
+                f"family: {', '.join(experiment.arms)}; ask about alpha, beta, a or loss@FLOPs, or "
+                f"add an arm"
+            )
+
+    def belief(self, records: Sequence[TrialRecord]) -> Belief | None:
+        """What the experiment's law is believed to be after these records."""
+        return belief(
+            records, across_arms=self.across_arms, num_train_tokens=self._num_train_tokens
+        )
+
+    def half_width(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> float:
+        """Of the question's 95 % interval, expected after these results; infinite before any.
+
+        ``foresee``: after what runs or waits as well.
+        """
+        assert self.question is not None
+        found = self.belief(records)
+        if found is None or not (foresee or len(found.results)):
+            return math.inf
+        design = found.after_all() if foresee else found.after_results()
+        return design.half_width(self.question.slope(found.model))
+
+    def why_enough(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> str | None:
+        """That the question is answered by these results, in words; None while it is not."""
+        if self.question is None:
+            return None
+        width = self.half_width(records, foresee=foresee)
+        if width > self.question.half_width:
+            return None
+        return f"{self.question} is reached: its 95 % interval is expected to be ± {width:.3g}"
+
+    def foreseen(
+        self, records: Sequence[TrialRecord], further: Sequence[Proposal]
+    ) -> list[dict[str, float]]:
+        """Expected half-widths, by name, now and after each of further trials, (n + 1,).
+
+        Of the question; without one of every shape of the law and of a. Empty where no trial is
+        one that a law uses. Where there is no result yet, a prior stands in for the law.
+        """
+        used = [
+            law_runs([each], across_arms=self.across_arms)
+            if why_no_law_uses(each.config, num_train_tokens=self._num_train_tokens) is None
+            else None
+            for each in further
+        ]
+        found = self.belief(records)
+        some = [run for run in used if run is not None]
+        if found is None and not some:
+            return []
+        design = found.after_results() if found is not None else prior_design(some)
+        slopes = self._named_slopes(design.model)
+        widths = [{name: design.half_width(slope) for name, slope in slopes.items()}]
+        for run in used:
+            if run is not None:
+                design = replace(design, runs=design.runs.joined(run))
+            widths.append({name: design.half_width(slope) for name, slope in slopes.items()})
+        return widths
+
+    def _named_slopes(self, model: LawModel) -> dict[str, FloatArray]:
+        if self.question is not None:
+            return {self.question.quantity: self.question.slope(model)}
+        names = OF_ARMS + (ACROSS_ARMS if self.across_arms else ())
+        return {name: slope_of(name) for name in names} | {"a": slope_of_exponent(model)}
+
+    def choose(
+        self, records: Sequence[TrialRecord], offered: Sequence[Proposal]
+    ) -> Proposal | None:
+        """The candidate that tells most for its cost; None where none is offered."""
+        if not offered:
+            return None
+        costs = self._costs(records, offered)
+        candidates = law_runs(offered, across_arms=self.across_arms, costs=costs)
+        found = self.belief(records)
+        assert found is not None, "what is offered rests on sizes that were tried"
+        design = found.after_all()
+        slopes = self._slopes(found.model)
+        return offered[next_run(design, candidates, slopes, number=len(design.runs))]
+
+    def _slopes(self, model: LawModel) -> FloatArray:
+        """What is wanted, (Q, P): the question, else every shape relative to its value."""
+        if self.question is not None:
+            return self.question.slope(model)[None] / abs(self.question.value(model))
+        names = OF_ARMS + (ACROSS_ARMS if self.across_arms else ())
+        return np.stack([slope_of(name) / model.values[name] for name in names])
+
+    def _costs(self, records: Sequence[TrialRecord], proposals: Sequence[Proposal]) -> list[float]:
+        """Training FLOPs that each would add; of a pack's members, their share of its time."""
+        longest = _trunks(records) if self.experiment.budget.trunk else {}
+        most = self.experiment.workers.pack or LARGEST_PACK
+        return [
+            proposal.train_flops
+            * (1 - _shared(proposal.config, longest))
+            * share_in_pack(proposal.config, most=most)
+            for proposal in proposals
+        ]
+
+
+def new_shapes(shapes: Sequence[Proposal], records: Sequence[TrialRecord]) -> list[Proposal]:
+    """Shapes that were not tried at any rate or with any seed."""
+    tried = {configuration_key(record.proposal, any_rate=True) for record in records}
+    return [shape for shape in shapes if configuration_key(shape, any_rate=True) not in tried]
+
+
+def repeats(
+    records: Sequence[TrialRecord], repeat: Callable[[TrialRecord, int], Proposal]
+) -> list[Proposal]:
+    """What was tried, in its next data order; ``repeat`` gives a trial other seeds by number."""
+    groups: dict[object, list[TrialRecord]] = {}
+    for record in records:
+        groups.setdefault(configuration_key(record.proposal), []).append(record)
+    return [
+        repeat(group[0], len(group))
+        for group in groups.values()
+        if len(group) <= MOST_REPEATS and (group[0].is_result or is_pending(group[0]))
+    ]
+
+
+def _trunk(config: TrialConfig) -> TrialConfig:
+    return replace(config, tokens=0)
+
+
+def _trunks(records: Sequence[TrialRecord]) -> Mapping[TrialConfig, list[int]]:
+    """Tokens of the trials of every trunk."""
+    found: dict[TrialConfig, list[int]] = {}
+    for record in records:
+        if record.is_result or is_pending(record):
+            config = record.proposal.config
+            found.setdefault(_trunk(config), []).append(config.tokens)
+    return found
+
+
+def _shared(config: TrialConfig, trunks: Mapping[TrialConfig, list[int]]) -> float:
+    """The share of a trial's tokens that the longest shorter trial of its trunk has trained."""
+    shorter = [each for each in trunks.get(_trunk(config), ()) if each <= config.tokens]
+    stable = 1 - config.training.decay_fraction
+    return stable * max(shorter) / config.tokens if shorter else 0.0
