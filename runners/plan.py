@@ -292,7 +292,9 @@ def _why(proposal: Proposal, experiment: Experiment) -> str:
     if proposal.purpose == "tuning":
         return _why_tuning(proposal, experiment)
     if proposal.purpose == "replicate":
-        return "repeats a leader with other seeds"
+        return "repeats a trial with other seeds"
+    if experiment.search.goal == "law":
+        return "for the law"
     return f"search by {experiment.search.sampler}"
 
 

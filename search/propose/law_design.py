@@ -90,9 +90,7 @@ class LawDesign:
         one that a law uses. Where there is no result yet, a prior stands in for the law.
         """
         used = [
-            law_runs([each], across_arms=self.across_arms)
-            if why_no_law_uses(each.config, num_train_tokens=self._num_train_tokens) is None
-            else None
+            law_runs([each], across_arms=self.across_arms) if self._is_used(each) else None
             for each in further
         ]
         found = self.belief(records)
@@ -108,6 +106,10 @@ class LawDesign:
             widths.append({name: design.half_width(slope) for name, slope in slopes.items()})
         return widths
 
+    def _is_used(self, proposal: Proposal) -> bool:
+        tokens = self._num_train_tokens
+        return why_no_law_uses(proposal.config, num_train_tokens=tokens) is None
+
     def _named_slopes(self, model: LawModel) -> dict[str, FloatArray]:
         if self.question is not None:
             return {self.question.quantity: self.question.slope(model)}
@@ -117,7 +119,8 @@ class LawDesign:
     def choose(
         self, records: Sequence[TrialRecord], offered: Sequence[Proposal]
     ) -> Proposal | None:
-        """The candidate that tells most for its cost; None where none is offered."""
+        """The candidate that tells most for its cost; None where a law uses none."""
+        offered = [each for each in offered if self._is_used(each)]
         if not offered:
             return None
         costs = self._costs(records, offered)
