@@ -16,6 +16,7 @@ VERBS = {
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
+    "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",
     "export": "a run as a Hugging Face folder: --hf DIR",
     "flops": "the FLOP certificate of one architecture",
     "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
