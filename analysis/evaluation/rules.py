@@ -67,7 +67,8 @@ def headline_rule(task: str, rules: Mapping[str, Values]) -> str:
 def chance_of(items: pl.DataFrame) -> Values:
     """What guessing scores on each item, or, where all have the same answers, the best fixed one
     (62 % of BoolQ's are yes)."""
-    guessing: Values = 1.0 / items["answer"].list.len().cast(pl.Float64).to_numpy()
+    counts: Values = np.asarray(items["answer"].list.len().to_numpy(), dtype=np.float64)
+    guessing: Values = 1.0 / counts
     answers = set(map(tuple, items["answer"].to_list()))
     if len(answers) > 1:
         return guessing
@@ -79,7 +80,9 @@ def chance_of(items: pl.DataFrame) -> Values:
 
 def _over(row: Mapping[str, list[float]], length: Callable[[str], int]) -> Values:
     texts = [str(answer).removeprefix(DELIMITER) for answer in row["answer"]]
-    return np.array(row["log_likelihood"]) / np.array([max(1, length(text)) for text in texts])
+    lengths = [float(max(1, length(text))) for text in texts]
+    over: Values = np.array(row["log_likelihood"], dtype=np.float64) / np.array(lengths)
+    return over
 
 
 def _credit(values: Values, label: int) -> float:
