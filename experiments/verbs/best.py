@@ -11,6 +11,7 @@ from typing import Any
 from analysis.sweep.leaderboard import BudgetBoard, Entry, Leaderboard, best
 from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import print_comparisons
+from experiments.metric_board import metric_name, print_by_metric, ranked_by
 from experiments.setup import SweepOptions, json_number, sweep_name
 from runners.mlflow.saved_view import DEFAULT_SERVER, plain_link, view_link
 from search.belief.seed_noise import by_configuration
@@ -27,6 +28,8 @@ class BestOptions(SweepOptions):
 
     top: int = 5
     """Rows per budget; 0 for all."""
+    metric: str | None = None
+    """A number to rank by instead of the loss, such as blimp.acc of `isoflop evaluate`."""
     server: str | None = None
     """Address of the MLflow UI that links point to; left out: where `isoflop ui` serves."""
 
@@ -38,8 +41,12 @@ def run(argv: list[str]) -> int:
         raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
     found = best(sweep_name(options.experiment), options.home)
     server = server_of(found.sweep, options.server)
+    if options.metric is not None:
+        found = ranked_by(found, metric_name(found, options.metric))
     if options.json:
         print_json(best_document(found, top=options.top, server=server))
+    elif options.metric is not None:
+        print_by_metric(found, metric_name(found, options.metric), top=options.top)
     else:
         print_best(found, top=options.top, server=server)
     return 0

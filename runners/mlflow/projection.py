@@ -29,11 +29,13 @@ from runners.mlflow.database import (
 )
 from runners.mlflow.run_rows import (
     CONFIGURATION_FILE,
+    EVALUATED,
     OUTCOME_FILE,
     RUN_STATUS,
     Point,
     configuration_points,
     curve_points,
+    evaluation_points,
     identity_tags,
     outcome_points,
     state_tags,
@@ -261,7 +263,10 @@ class MlflowProjection:
             self._client.log_dict(sent.run_id, asdict(record.outcome), OUTCOME_FILE)
             self._log_points(sent, outcome_points(record))
         self._send_rank(sent, rank)
-        self._send_tags(sent, state_tags(record))
+        tags = state_tags(record)
+        if sent.tags.get(EVALUATED) != tags.get(EVALUATED):
+            self._log_points(sent, evaluation_points(record))
+        self._send_tags(sent, tags)
         self._send_status(sent, record)
 
     def _send_curve(self, sent: _Sent, record: TrialRecord) -> None:

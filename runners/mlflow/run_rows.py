@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from runners.mlflow.saved_view import BEST_VIEW_KEY
-from search.record.numbers import configuration_numbers, outcome_numbers
+from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.redaction import redact
 from search.record.trial import TrialState
 from search.record.trial_records import SweepRecord, TrialRecord
@@ -34,6 +34,9 @@ RUN_STATUS: dict[TrialState, str] = {
     "pruned": "KILLED",
 }
 """How MLflow shows the state of a trial."""
+
+EVALUATED = "isoflop.evaluated"
+"""Tag with the time of the last evaluation that a run shows, Unix seconds."""
 
 CURVE_METRICS = ("train_loss_nats", "val_loss_nats", "learning_rate")
 
@@ -88,6 +91,20 @@ def outcome_points(record: TrialRecord) -> list[Point]:
     ]
 
 
+def evaluation_points(record: TrialRecord) -> list[Point]:
+    """What the trial's model scored on tasks, at its last step."""
+    return [
+        Point(
+            name=name,
+            value=value,
+            step=0 if record.outcome is None else record.outcome.steps,
+            milliseconds=int(evaluation.evaluated_at * 1000),
+        )
+        for evaluation in record.evaluations
+        for name, value in evaluation_numbers([evaluation]).items()
+    ]
+
+
 def trial_params(record: TrialRecord) -> dict[str, str]:
     """The configuration as flat strings, keys as in the record."""
     config = canonical_form(record.proposal.config)
@@ -130,6 +147,8 @@ def state_tags(record: TrialRecord) -> dict[str, str]:
         "isoflop.set_aside": record.set_aside or "",
         "isoflop.reason": redact(record.reason or ""),
     }
+    if record.evaluations:
+        tags[EVALUATED] = repr(max(each.evaluated_at for each in record.evaluations))
     if record.outcome is not None:
         tags["isoflop.outcome"] = record.outcome.status
         if commit := record.outcome.versions.get("commit"):

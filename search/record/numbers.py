@@ -8,7 +8,9 @@ adds is its own (`spaces.arms.contract.Arm.numbers` and its readouts).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from search.record.evaluations import Evaluation
 from search.record.trial import Outcome, Proposal
 from spaces.arms.contract import find_arm
 from spaces.flops import forward_flops_per_token, train_flops_per_token
@@ -81,3 +83,8 @@ def outcome_numbers(outcome: Outcome | None) -> dict[str, float]:
         for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }
+
+
+def evaluation_numbers(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Scores on tasks, as ``eval.TASK.RULE``."""
+    return {name: value for each in evaluations for name, value in each.numbers().items()}
