@@ -22,10 +22,11 @@ ROLES = (
     "params_once",
     "params_deep",
     "params_wide",
+    "epochs",
 )
 """What a column can mean."""
 
-READ_UNASKED = ("flops", "budget", "loss_std")
+READ_UNASKED = ("flops", "budget", "loss_std", "epochs")
 """Roles that are read beside the law's wherever the table has a column of their name."""
 
 ONLY_ASKED = ("weight",)
