@@ -24,6 +24,7 @@ from analysis.judge.frontier_shape import collapse
 from analysis.judge.held_parameters import checked_fixed, held_reasons
 from analysis.judge.identifiability import Identifiability, identifiability
 from analysis.judge.lack_of_fit import Noise, noise_of
+from analysis.judge.rows_for_laws import unfit_reasons
 from analysis.judge.table_checks import require_positive, table_reasons
 from analysis.laws.law import Law
 from analysis.laws.law_registry import law_named
@@ -71,7 +72,7 @@ def fit(
     held = checked_fixed(law, fixed or {})
     points = as_points(table, law, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
     kind_for(points, resample_kind)
-    reasons = table_reasons(points, law) + held_reasons(points, law, held)
+    reasons = table_reasons(points, law) + unfit_reasons(points) + held_reasons(points, law, held)
     reasons += data_reasons(points, law)
     if any(reason.status == "refused" and not reason.parameters for reason in reasons):
         return refused_fit(law, estimator, points, reasons, time.perf_counter() - began)

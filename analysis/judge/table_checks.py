@@ -77,7 +77,10 @@ def require_positive(option: str, values: Sequence[float]) -> None:
 
 def table_reasons(points: Points, law: Law) -> list[Reason]:
     """Everything that the table itself says: notes first, then units, then the loss."""
-    notes = [Reason(code=f.code, status="ok", message=f.message) for f in points.findings]
+    notes = [
+        Reason(code=f.code, status="refused" if f.forbids else "ok", message=f.message)
+        for f in points.findings
+    ]
     return notes + unit_reasons(points) + _loss_reasons(points, law)
 
 

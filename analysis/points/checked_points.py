@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -40,6 +40,8 @@ class Finding:
     """Short and stable, words joined by hyphens."""
     message: str
     """What was found and what was done about it."""
+    forbids: bool = False
+    """Whether no law may be fitted to such a table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,8 @@ class Points:
     """What was decided about rows and columns without being asked."""
     agreement: FlopsAgreement | None = None
     """The table's FLOPs beside 6 N D; None where one of the three is unknown."""
+    clusters: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
+    """Groups (n,) besides budgets: ``data_seed``, and ``trunk`` of the runs that branch off one."""
     own_count: bool = False
     """Whether sizes, tokens and FLOPs were counted by this program, so that units are certain."""
     source: str = "a data frame"
@@ -84,6 +88,26 @@ class Points:
     def num_budgets(self) -> int:
         """Groups; 0 where there are none."""
         return 0 if self.budgets is None else int(self.budgets.max()) + 1
+
+    @cached_property
+    def shared_noise(self) -> dict[str, NDArray[np.int64]]:
+        """Groups (n,) of rows that may share noise, by what they have in common.
+
+        Runs of one budget; of one budget and data seed where a budget has several; branches of one
+        trunk. Groupings of which no group has two rows, or that are another one, are none.
+        """
+        found: dict[str, NDArray[np.int64]] = {}
+        if self.budgets is not None:
+            seeds = self.clusters.get("data_seed")
+            pairs = self.budgets if seeds is None else crossed(self.budgets, seeds)
+            if pairs.max() > self.budgets.max() and np.bincount(pairs).max() > 1:
+                found["budget and data seed"] = pairs
+            else:
+                found["budget"] = self.budgets
+        trunks = self.clusters.get("trunk")
+        if trunks is not None and np.bincount(trunks).max() > 1:
+            found["trunk"] = trunks
+        return found
 
     @cached_property
     def flops(self) -> FloatArray | None:
@@ -106,7 +130,8 @@ class Points:
         """The rows where ``keep`` (n,) holds; the others are counted as excluded."""
         budgets = None
         if self.budgets is not None:
-            budgets = np.unique(self.budgets[keep], return_inverse=True)[1].astype(np.int64)
+            budgets = renumbered(self.budgets[keep])
+        clusters = {name: renumbered(labels[keep]) for name, labels in self.clusters.items()}
         dropped = tuple(int(row) for row in self.row_numbers[~keep])
         return replace(
             self,
@@ -115,6 +140,7 @@ class Points:
             weights=self.weights[keep],
             loss_std=None if self.loss_std is None else self.loss_std[keep],
             budgets=budgets,
+            clusters=clusters,
             row_numbers=self.row_numbers[keep],
             excluded=(*self.excluded, Exclusion(reason=reason, rows=dropped)),
         )
@@ -138,6 +164,16 @@ class Points:
             "excluded": [{"reason": e.reason, "rows": list(e.rows)} for e in self.excluded],
             "conventions": list(self.conventions),
         }
+
+
+def renumbered(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels (n,) as 0..G-1, in their order."""
+    return np.unique(labels, return_inverse=True)[1].ravel().astype(np.int64)
+
+
+def crossed(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Groups (n,) of the rows that share both labels."""
+    return renumbered(one * (int(other.max()) + 1) + other)
 
 
 def rows_text(rows: Iterable[int]) -> str:

@@ -22,10 +22,17 @@ ROLES = (
     "params_once",
     "params_deep",
     "params_wide",
+    "epochs",
+    "data_seed",
+    "trunk",
+    "schedule",
 )
 """What a column can mean."""
 
-READ_UNASKED = ("flops", "budget", "loss_std")
+LABELS = ("budget", "data_seed", "trunk", "schedule")
+"""Roles whose entries name groups: numbers or words."""
+
+READ_UNASKED = ("flops", "loss_std", "epochs", *LABELS)
 """Roles that are read beside the law's wherever the table has a column of their name."""
 
 ONLY_ASKED = ("weight",)

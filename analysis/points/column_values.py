@@ -11,8 +11,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from analysis.laws.law import FloatArray
-from analysis.points.checked_points import rows_text
-from analysis.points.column_roles import RoleColumns
+from analysis.points.checked_points import renumbered, rows_text
+from analysis.points.column_roles import LABELS, RoleColumns
 from analysis.points.entry_numbers import MISSING, number_in, numbers_of
 from analysis.points.left_out_rows import ROW
 from spaces.errors import RequestError
@@ -36,8 +36,10 @@ class ColumnValues:
 
     numbers: Mapping[str, FloatArray]
     """Values (n,) by role; every one is usable."""
-    labels: NDArray[np.int64] | None
-    """Budget of every row, 0..G-1; None where the table has none."""
+    labels: Mapping[str, NDArray[np.int64]]
+    """Group of every row, 0..G-1, by role (`LABELS`), of those that the table has."""
+    schedules: NDArray[np.str_] | None
+    """Words of the role ``schedule`` (n,); None where the table has none."""
     notes: tuple[str, ...]
     """How entries were read."""
     unused: tuple[str, ...]
@@ -45,19 +47,18 @@ class ColumnValues:
 
     def rows(self, keep: NDArray[np.bool_]) -> ColumnValues:
         """The rows where ``keep`` (n,) holds."""
-        labels = None
-        if self.labels is not None:
-            labels = np.unique(self.labels[keep], return_inverse=True)[1].astype(np.int64)
+        labels = {role: renumbered(values[keep]) for role, values in self.labels.items()}
         numbers = {role: values[keep] for role, values in self.numbers.items()}
-        return replace(self, numbers=numbers, labels=labels)
+        schedules = None if self.schedules is None else self.schedules[keep]
+        return replace(self, numbers=numbers, labels=labels, schedules=schedules)
 
     def inputs(self) -> dict[str, NDArray[np.int64] | FloatArray]:
         """Everything but the loss, by role."""
         inputs: dict[str, NDArray[np.int64] | FloatArray] = {
             role: values for role, values in self.numbers.items() if role != "loss"
         }
-        if self.labels is not None:
-            inputs["budget"] = self.labels
+        if "budget" in self.labels:
+            inputs["budget"] = self.labels["budget"]
         return inputs
 
 
@@ -68,12 +69,13 @@ def values_of(frame: pl.DataFrame, columns: RoleColumns, source: str) -> ColumnV
     """
     optional = {r: n for r, n in columns.optional.items() if _may_be_read(r, frame[n].dtype)}
     named = {**columns.needed, **optional}
-    read, notes = read_numbers(frame, {r: n for r, n in named.items() if r != "budget"}, source)
+    read, notes = read_numbers(frame, {r: n for r, n in named.items() if r not in LABELS}, source)
     bad = {role: ~_usable(role, values) for role, values in read.items()}
-    labels = None
-    if "budget" in named:
-        labels, bad["budget"], numbers = budget_labels(frame, named["budget"], source)
-        read = {**read, "budget": numbers}
+    labels: dict[str, NDArray[np.int64]] = {}
+    for role in (role for role in LABELS if role in named):
+        labels[role], bad[role], numbers = group_labels(frame, role, named[role], source)
+        if role == "budget":
+            read = {**read, "budget": numbers}
     _require_all_usable(frame, columns.needed, bad, source)
     unused = [
         f"{_called(role, name)} is not used: it holds {_type_words(frame[name].dtype)}"
@@ -84,11 +86,19 @@ def values_of(frame: pl.DataFrame, columns: RoleColumns, source: str) -> ColumnV
         if bad[role].any():
             unused.append(_unused(role, name, frame[ROW].to_numpy()[bad[role]], frame.height))
             read = {known: values for known, values in read.items() if known != role}
-            labels = None if role == "budget" else labels
+            labels.pop(role, None)
     if "budget" in read and not _usable("budget", read["budget"]).all():
         read = {role: values for role, values in read.items() if role != "budget"}
+    schedules = None
+    if "schedule" in labels:
+        texts = frame[named["schedule"]].cast(pl.String).str.strip_chars().str.to_lowercase()
+        schedules = np.array(texts.to_list(), str)
     return ColumnValues(
-        numbers=read, labels=labels, notes=tuple(notes), unused=(*columns.notes, *unused)
+        numbers=read,
+        labels=labels,
+        schedules=schedules,
+        notes=tuple(notes),
+        unused=(*columns.notes, *unused),
     )
 
 
@@ -124,8 +134,8 @@ def _is_text(dtype: pl.DataType) -> bool:
 
 
 def _may_be_read(role: str, dtype: pl.DataType) -> bool:
-    """Whether a column of that type can play the role: numbers, or labels of a budget."""
-    if role == "budget":
+    """Whether a column of that type can play the role: numbers, or labels of a group."""
+    if role in LABELS:
         return not (dtype.is_nested() or dtype in (pl.Object, pl.Binary))
     return _is_text(dtype) or dtype.is_numeric() or dtype == pl.Null
 
@@ -136,25 +146,25 @@ def _type_words(dtype: pl.DataType) -> str:
     return "true and false" if dtype == pl.Boolean else f"{dtype} values"
 
 
-def budget_labels(
-    frame: pl.DataFrame, name: str, source: str
+def group_labels(
+    frame: pl.DataFrame, role: str, name: str, source: str
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_], FloatArray]:
     """Groups (n,) of equal entries, which entries are missing, and their numbers where they are.
 
     Numbers are grouped by value, anything else by its text: any label names a group.
     """
     column = frame[name]
-    if not _may_be_read("budget", column.dtype):
+    if not _may_be_read(role, column.dtype):
         raise RequestError(
-            f"a budget is a number or a label, but {name!r} of {source} holds "
-            f"{_type_words(column.dtype)}; name another column with --column budget=COLUMN"
+            f"a {role} is a number or a label, but {name!r} of {source} holds "
+            f"{_type_words(column.dtype)}; name another column with --column {role}=COLUMN"
         )
     texts = column.cast(pl.String, strict=False).str.strip_chars()
     missing = (texts.is_null() | texts.str.to_lowercase().is_in(list(MISSING))).fill_null(True)
     numbers = np.full(frame.height, np.nan)
     if _may_be_read("a size", column.dtype):
         try:
-            numbers = read_numbers(frame, {"budget": name}, source)[0]["budget"]
+            numbers = read_numbers(frame, {role: name}, source)[0][role]
         except RequestError:  # labels such as 1,5 are labels
             numbers = np.full(frame.height, np.nan)
     keys = numbers if np.isfinite(numbers).all() else np.array(texts.fill_null("").to_list(), str)
@@ -173,7 +183,7 @@ def _usable(role: str, values: FloatArray) -> NDArray[np.bool_]:
 
 
 def _unused(role: str, name: str, rows: NDArray[np.int64], num_rows: int) -> str:
-    what = "labels" if role == "budget" else "positive numbers"
+    what = "labels" if role in LABELS else "positive numbers"
     return (
         f"{_called(role, name)} is not used: {len(rows)} of {num_rows} entries are no {what} "
         f"(rows {rows_text(rows.tolist())}), and the law does not read it"

@@ -8,7 +8,7 @@ are points of one law: an unrolled model is a deep model of the standard arm.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import polars as pl
@@ -21,7 +21,17 @@ from spaces.errors import RequestError
 
 RATE_COST = "rate_cost_nats"
 
-WORDS = ("config_hash", "arm", "family", "purpose", "convention", "seed", "data_seed")
+WORDS = (
+    "config_hash",
+    "arm",
+    "family",
+    "purpose",
+    "convention",
+    "schedule",
+    "trunk",
+    "seed",
+    "data_seed",
+)
 """Columns that are no numbers of a row."""
 
 
@@ -41,16 +51,29 @@ def frame_of(records: Sequence[TrialRecord]) -> pl.DataFrame:
     Where rates were examined, ``rate_cost_nats`` is what a row's rate is expected to lose.
     """
     costs = expected_rate_costs(records)
-    rows = [
-        _row(record) | ({RATE_COST: costs.get(record.config_hash)} if costs else {})
+    parents = {
+        record.config_hash: record.outcome.trunk_parent
         for record in records
-        if record.is_result
-    ]
+        if record.outcome is not None and record.outcome.trunk_parent is not None
+    }
+    rows = []
+    for record in (record for record in records if record.is_result):
+        row = _row(record, trunk=_root(record.config_hash, parents))
+        rows.append(row | ({RATE_COST: costs.get(record.config_hash)} if costs else {}))
     frame = pl.DataFrame(rows, infer_schema_length=None)
     return frame if frame.is_empty() else frame.sort("config_hash")
 
 
-def _row(record: TrialRecord) -> dict[str, object]:
+def _root(config_hash: str, parents: Mapping[str, str]) -> str:
+    """The trial that began the trunk of a trial: itself where it went on from none."""
+    seen = {config_hash}
+    while (parent := parents.get(config_hash)) is not None and parent not in seen:
+        config_hash = parent
+        seen.add(parent)
+    return config_hash
+
+
+def _row(record: TrialRecord, *, trunk: str) -> dict[str, object]:
     """A result's numbers (`search.record.numbers`), and the words that groups are made of."""
     proposal, config = record.proposal, record.proposal.config
     words = (
@@ -59,6 +82,8 @@ def _row(record: TrialRecord) -> dict[str, object]:
         proposal.family,
         proposal.purpose,
         proposal.budget.convention,
+        config.training.schedule,
+        trunk,
         config.init_seed,
         config.data_seed,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from analysis.points.checked_points import (
     rows_text,
 )
 from analysis.points.column_names import with_sweep_names
-from analysis.points.column_roles import columns_by_role
+from analysis.points.column_roles import RoleColumns, columns_by_role
 from analysis.points.column_values import ColumnValues, read_numbers, values_of
 from analysis.points.copied_rows import differing_columns, earlier_attempts, first_of_copies
 from analysis.points.flops_agreement import flops_agreement, passed_params
@@ -43,6 +44,9 @@ SIZE_ROLES = (
     "params_wide",
 )
 """Roles from which FLOPs are set beside 6 N D, whether the law reads them or not."""
+
+CLUSTERS = ("data_seed", "trunk")
+"""Roles whose groups may share noise, besides budgets."""
 
 BUDGET_FACTOR = 2.0
 """A budget further from 6 N D than this labels a group and is no number of FLOPs."""
@@ -81,6 +85,7 @@ def points_from(
     findings += [Finding(code="column-not-used", message=each) for each in values.unused]
     if "loss_std" in values.numbers and "loss_std" not in asked:
         findings.append(_loss_std_used())
+    findings += _mixed_schedules(frame, values, columns)
     used = {**columns.needed, **columns.optional}
     once = _once_each(_Rows(frame, values, excluded, tuple(findings)), set(used.values()))
     side = {} if own_count or derive else _sizes(once.frame, names, raw.source)
@@ -115,6 +120,25 @@ def _rows_that_count(
         )
         findings.append(Finding(code="unfinished-runs", message=message))
     return frame, (*empty, *ruled_out, *unfinished), findings
+
+
+def _mixed_schedules(
+    frame: pl.DataFrame, values: ColumnValues, columns: RoleColumns
+) -> list[Finding]:
+    """A finding where rows have more than one schedule of the learning rate."""
+    found = {} if values.schedules is None else Counter(values.schedules.tolist())
+    if len(found) < 2:
+        return []
+    name = {**columns.needed, **columns.optional}["schedule"]
+    listed = ", ".join(f"{count} of {word!r}" for word, count in sorted(found.items()))
+    word = frame[name].cast(pl.String).to_list()[0]
+    quoted = name if name.isidentifier() else f'\\"{name}\\"'
+    message = (
+        f"the rows have {len(found)} schedules of the learning rate ({listed}): they end at "
+        "different losses for the same size and tokens, so no law holds for all of them; fit them "
+        f"one by one with --keep \"{quoted} = '{word}'\""
+    )
+    return [Finding(code="mixed-schedules", message=message, forbids=True)]
 
 
 def _loss_std_used() -> Finding:
@@ -180,13 +204,14 @@ def _points(
     derive: bool,
 ) -> Points:
     values = dict(rows.values.numbers)
-    read = {*values, *(["budget"] if rows.values.labels is not None else [])}
+    read = {*values, *rows.values.labels}
     conventions = _derived_columns(values, derive=derive)
     conventions += [f"{r} = column {n!r}" for r, n in used.items() if r != n and r in read]
     if "budget" in values and "flops" in values and values["flops"] is values["budget"]:
         side = {**side, "flops": values["flops"]}
     row_numbers = rows.frame[ROW].to_numpy().astype(np.int64)
-    budgets, budget_source = _budgets(values, rows.values.labels)
+    labels = rows.values.labels
+    budgets, budget_source = _budgets(values, labels.get("budget"))
     losses = values.pop("loss")
     return Points(
         columns={r: v for r, v in values.items() if r not in ("loss_std", "weight", "budget")},
@@ -195,6 +220,9 @@ def _points(
         loss_std=values.get("loss_std"),
         budgets=budgets,
         budget_source=budget_source,
+        clusters={
+            role: rows.values.labels[role] for role in CLUSTERS if role in rows.values.labels
+        },
         row_numbers=row_numbers,
         num_table_rows=raw.frame.height,
         excluded=rows.excluded,

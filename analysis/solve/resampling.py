@@ -17,11 +17,14 @@ from scipy import stats
 from analysis.laws.law import FloatArray
 from analysis.objective.estimators import Estimator
 from analysis.objective.newton import SHORT_STEP, Batch, minimise
-from analysis.objective.surface import Surface, local_quadratic
+from analysis.objective.surface import Surface, jacobian, local_quadratic
 from analysis.points.checked_points import Points
+from analysis.solve.noise_components import NoiseComponents, noise_components
 from spaces.errors import RequestError
 
-Resample = Literal["auto", "jackknife", "pairs", "clusters", "residual", "wild", "hessian"]
+Resample = Literal[
+    "auto", "components", "jackknife", "pairs", "clusters", "residual", "wild", "hessian"
+]
 
 FEWEST_GROUPS = 4
 """Budgets that a jackknife or cluster bootstrap needs at least."""
@@ -33,6 +36,7 @@ WEBB_WEIGHTS = np.sqrt(np.array([0.5, 1.0, 1.5]))
 """Six-point distribution for few clusters (Webb 2014): each of these, with either sign."""
 
 ASSUMES = {
+    "components": "normal noise, the same everywhere; the share that groups have is estimated",
     "jackknife": "rows of one budget may share noise; budgets are independent",
     "clusters": "rows of one budget may share noise; budgets are independent",
     "wild": "rows of one budget may share noise, symmetric about zero; budgets are independent",
@@ -83,7 +87,11 @@ class Replicates:
         if len(draws) < 2 or not np.isfinite(centre):
             return None
         tail = 0.5 * (1.0 - self.level)
-        if self.kind == "jackknife":
+        if self.kind == "components":
+            half = float(np.quantile(np.abs(draws - np.median(draws)), self.level))
+            normal = stats.norm.ppf(1.0 - tail) * noise
+            low, high = centre - np.hypot(half, normal), centre + np.hypot(half, normal)
+        elif self.kind == "jackknife":
             width = stats.t.ppf(1.0 - tail, len(draws) - 1)
             width *= np.hypot(self.standard_error(draws), noise)
             low, high = centre - width, centre + width
@@ -103,6 +111,11 @@ def kind_for(points: Points, asked: Resample) -> Resample:
         raise RequestError(f"--resample takes {', '.join(get_args(Resample))}, got {asked!r}")
     if asked == "auto":
         return "jackknife" if points.num_budgets >= FEWEST_GROUPS else "pairs"
+    if asked == "components" and not points.shared_noise:
+        raise RequestError(
+            "--resample components estimates what groups of runs share, but the table has none; "
+            "name a column with --column budget=... or --column trunk=..., or use pairs"
+        )
     if asked in ("jackknife", "clusters", "wild") and points.num_budgets < FEWEST_GROUPS:
         raise RequestError(
             f"--resample {asked} needs at least {FEWEST_GROUPS} budgets, the table has "
@@ -148,6 +161,19 @@ def refit(
     )
 
 
+def components_of(
+    points: Points, surface: Surface, inner: FloatArray, estimator: Estimator
+) -> NoiseComponents:
+    """What the residuals at an optimum (P,) say about noise that runs share."""
+    base = points.batch(on_logs=estimator.on_logs)
+    residuals = -surface.residuals(inner[None], base.losses, estimator)[0] / base.scale
+    free = np.array([name not in surface.fixed for name in surface.law.parameters])
+    slopes = jacobian(surface, inner[None], on_logs=estimator.on_logs)[0].T[:, free]
+    return noise_components(
+        residuals, slopes / base.scale[:, None], list(points.shared_noise.values())
+    )
+
+
 def weights_of(draws: NDArray[np.int64], num_rows: int) -> FloatArray:
     """Counts (R, num_rows) of every index in ``draws`` (R, k): a resample as weights."""
     return np.stack([np.bincount(draw, minlength=num_rows) for draw in draws]).astype(np.float64)
@@ -187,10 +213,13 @@ def _resampled_losses(
     num: int,
     generator: np.random.Generator,
 ) -> Batch:
-    """New losses around the fitted law: residuals redrawn, or flipped and scaled by budget."""
+    """New losses around the fitted law: noise drawn, or residuals redrawn or flipped by budget."""
     fitted = surface.predict(inner[None])[0]
     residuals = -surface.residuals(inner[None], base.losses, estimator)[0]
-    if kind == "residual":
+    if kind == "components":
+        found = components_of(points, surface, inner, estimator)
+        drawn = found.draw(num, generator) * base.scale
+    elif kind == "residual":
         standard = residuals / base.scale
         standard = (standard - standard.mean()) * np.sqrt(
             len(standard) / max(1, len(standard) - surface.num_parameters)

@@ -54,7 +54,7 @@ class FitOptions:
     """Where Huber's parabola ends, in log residuals (in standard deviations with loss_std)."""
     column: Words = ()
     """ROLE=COLUMN, repeatable; roles: params, tokens, flops, loss, budget, loss_std, weight,
-    num_loops, num_loops_test, params_once, params_deep, params_wide."""
+    num_loops, num_loops_test, params_once, params_deep, params_wide, epochs."""
     tokens_from_flops: str | None = None
     """6nd: tokens = flops / (6 params)."""
     keep: Words = ()
@@ -63,6 +63,8 @@ class FitOptions:
     """NAME=VALUE, repeatable: hold E, an exponent or a shape parameter there; for example E=0."""
     every_row: bool = False
     """Of a sweep, use runs of fewer tokens than parameters or more than four epochs too."""
+    law_rows: bool = False
+    """Of a table, leave such runs out; a sweep's are, a table's rows count as they are given."""
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
@@ -138,6 +140,8 @@ def _require_read(options: FitOptions) -> None:
         "--profile": bool(options.profile) and not surface,
         "--sensitivity": options.sensitivity and not surface,
         "--keep": bool(options.keep) and whole_sweep,
+        "--law-rows": options.law_rows and options.experiment is not None,
+        "--every-row": options.every_row and options.table is not None,
         "--at-flops": bool(options.at_flops) and whole_sweep,
         "--tokens-from-flops": options.tokens_from_flops is not None and whole_sweep,
     }
@@ -266,11 +270,8 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
 
     roles = parse_roles(options.column)
     fitted = fit_isoflop(
-        _with_own_count(options, table, ("params", "tokens"), roles),
+        _read_points(options, table, ("params", "tokens"), roles),
         method=_curve(options),
-        roles=roles,
-        tokens_from_flops=options.tokens_from_flops,
-        keep=options.keep,
         at_flops=options.at_flops,
     )
     document = fitted.to_dict()
@@ -279,22 +280,23 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     return document, isoflop_text(fitted)
 
 
-def _with_own_count(
+def _read_points(
     options: FitOptions, table: Path | pl.DataFrame, needed: Sequence[str], roles: dict[str, str]
-) -> Path | Points:
-    """A table as it is; a sweep as points whose units are certain, since we counted them."""
+) -> Points:
+    """The rows that a law is to use; of a sweep, units are certain, since we counted them."""
+    from analysis.judge.rows_for_laws import rows_for_laws
     from analysis.points.table_reading import points_from
 
-    if isinstance(table, Path):
-        return table
-    return points_from(
+    points = points_from(
         table,
         needed,
         roles=roles,
         tokens_from_flops=options.tokens_from_flops,
         keep=options.keep,
-        own_count=True,
+        own_count=not isinstance(table, Path),
     )
+    is_chosen = options.law_rows if isinstance(table, Path) else not options.every_row
+    return rows_for_laws(points) if is_chosen else points
 
 
 def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
@@ -323,11 +325,8 @@ def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     law = _law(options, table, roles)
     fitted = fit(
         law,
-        _with_own_count(options, table, law.roles, roles),
+        _read_points(options, table, law.roles, roles),
         estimator=Estimator(name=options.estimator, delta=options.delta),  # type: ignore[arg-type]
-        roles=roles,
-        tokens_from_flops=options.tokens_from_flops,
-        keep=options.keep,
         resample_kind=options.resample,  # type: ignore[arg-type]
         num_resamples=options.bootstrap,
         seed=options.seed,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
 from analysis.judge.fit_certificate import Certificate, Reason, worst
+from analysis.judge.rows_for_laws import rows_for_laws, unfit_rows
+from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
 from tests.analysis.planted import (
     CAPACITY,
@@ -187,16 +192,45 @@ def test_statuses_by_parameter_and_whole() -> None:
     assert worst([]) == "ok"
 
 
-@pytest.mark.parametrize(("params_unit", "tokens_unit"), [(1e6, 1e9), (1e-3, 1.0), (1e9, 1e-6)])
-def test_a_change_of_units_changes_no_verdict(params_unit: float, tokens_unit: float) -> None:
-    random = np.random.default_rng(3)
-    for noise, ratios in ((0.003, (5, 20, 80)), (0.02, (15, 25))):
-        columns = ratio_columns(ratios, 8)
-        losses = with_losses("chinchilla", columns, CHINCHILLA, noise, int(random.integers(99)))
-        other = losses.with_columns(pl.col("params") / params_unit, pl.col("tokens") / tokens_unit)
-        one, two = fit("chinchilla", losses), fit("chinchilla", other)
-        for name in one.law.parameters:
-            said = (one.certificate.parameter_status(name), two.certificate.parameter_status(name))
-            assert said[0] == said[1], (noise, ratios, name)
-        for name, term in one.terms.items():
-            assert two.terms[name].value == pytest.approx(term.value, rel=1e-3)
+def test_rows_of_fewer_tokens_than_parameters_are_named_and_can_be_left_out() -> None:
+    points = points_from(budget_table(), ("params", "tokens"))
+    (unfit,) = unfit_rows(points)
+    assert unfit.reason == "fewer tokens than parameters"
+    short = points.columns["tokens"] < points.columns["params"]
+    assert set(unfit.rows) == set(points.row_numbers[short])
+    assert reason_of(fit("chinchilla", points), "rows-unlike-a-law").status == "ok"
+    kept = rows_for_laws(points)
+    assert kept.num_rows == points.num_rows - len(unfit.rows)
+    assert kept.excluded[-1] == unfit
+    assert not fit("chinchilla", kept).certificate.has("rows-unlike-a-law")
+
+
+def test_rows_of_a_fifth_epoch_are_known_by_their_column() -> None:
+    table = chinchilla_table().with_columns(epochs=pl.Series([5.0] * 3 + [1.0] * 39))
+    (unfit,) = unfit_rows(points_from(table, ("params", "tokens")))
+    assert unfit.rows == (1, 2, 3)
+    assert "4 epochs" in unfit.reason
+
+
+def test_no_row_is_unfit_while_units_are_in_doubt() -> None:
+    other = budget_table().with_columns(pl.col("params") / 1e6, pl.col("tokens") / 1e9)
+    assert unfit_rows(points_from(other, ("params", "tokens"))) == ()
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    sizes=st.floats(-9, 9).map(lambda power: 10.0**power),
+    tokens=st.floats(-12, 9).map(lambda power: 10.0**power),
+    noise=st.sampled_from([0.001, 0.01, 0.05]),
+)
+def test_a_change_of_units_changes_no_verdict(sizes: float, tokens: float, noise: float) -> None:
+    points = points_from(budget_table(noise=noise), ("params", "tokens"))
+    columns = dict(points.columns)
+    columns["params"], columns["tokens"] = columns["params"] * sizes, columns["tokens"] * tokens
+    one = fit("chinchilla", points)
+    other = fit("chinchilla", replace(points, columns=columns, own_count=True))
+    for name in one.law.parameters:
+        assert one.certificate.parameter_status(name) == other.certificate.parameter_status(name)
+    for name, term in one.terms.items():
+        assert other.terms[name].value == pytest.approx(term.value, rel=1e-5)
+        assert other.terms[name].interval == pytest.approx(term.interval, rel=1e-3)

@@ -49,6 +49,22 @@ def test_the_contract_line(table: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert found["seconds"] < 30
 
 
+def test_rows_that_no_law_describes_stay_in_a_table_unless_asked(
+    table: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    every = document(capsys, "--table", str(table), *COLUMNS)
+    codes = {reason["code"] for reason in every["certificate"]["reasons"]}
+    assert "rows-unlike-a-law" in codes
+    chosen = document(capsys, "--table", str(table), *COLUMNS, "--law-rows")
+    (left_out,) = chosen["data"]["excluded"]
+    assert left_out["reason"] == "fewer tokens than parameters"
+    assert chosen["data"]["rows"] == every["data"]["rows"] - len(left_out["rows"])
+    curves = document(capsys, "--table", str(table), *COLUMNS, "--law-rows", "--law", "isoflop")
+    assert curves["data"]["rows"] == chosen["data"]["rows"]
+    assert run(["fit", "--table", str(table), *COLUMNS, "--every-row"]) == 2
+    assert "--every-row would not be read here" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["pairs", "clusters", "residual"])
 def test_bootstrap_options(table: Path, capsys: pytest.CaptureFixture[str], kind: str) -> None:
     options = ["--bootstrap", "60", "--resample", kind, "--seed", "3"]

@@ -23,7 +23,9 @@ def test_counts_of_draws() -> None:
     np.testing.assert_array_equal(weights_of(draws, 4), [[2, 0, 1, 0], [0, 3, 0, 0]])
 
 
-@pytest.mark.parametrize("kind", ["pairs", "clusters", "residual", "wild", "jackknife", "hessian"])
+@pytest.mark.parametrize(
+    "kind", ["components", "pairs", "clusters", "residual", "wild", "jackknife", "hessian"]
+)
 def test_kinds_are_reproducible_and_centred(kind: str) -> None:
     points = points_from(budget_table(), LAW.roles)
     found = solve(points, LAW, Estimator(name="log-mse"))
@@ -96,7 +98,7 @@ def test_the_default_kind_follows_the_table() -> None:
     assert kind_for(without, "auto") == "pairs"
     with pytest.raises(RequestError, match="needs at least 4 budgets, the table has 0"):
         kind_for(without, "clusters")
-    with pytest.raises(RequestError, match="--resample takes auto, jackknife"):
+    with pytest.raises(RequestError, match="--resample takes auto, components, jackknife"):
         kind_for(without, "bayes")  # type: ignore[arg-type]
 
 

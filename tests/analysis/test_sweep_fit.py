@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from analysis.laws.law_registry import law_named
-from analysis.sweep.sweep_fit import at_best_rates, draw_sweep, fit_sweep
+from analysis.sweep.sweep_fit import at_best_rates, draw_sweep, fit_sweep, of_one_schedule
 from spaces.errors import RequestError
 from tests.analysis.planted import CAPACITY
 
@@ -113,3 +113,17 @@ def test_a_rate_is_a_nuisance_and_no_row_is_chosen_by_its_loss() -> None:
     assert kept.height == 2 * frame.height  # the lowest losses are left out, for their rate
     assert kept["loss"].to_list() == pytest.approx(frame["loss"].to_list() * 2)
     assert f"{frame.height} rows" in said
+
+
+def test_a_sweep_of_two_schedules_is_judged_by_the_one_that_most_rows_have() -> None:
+    frame = sweep_frame().with_columns(
+        schedule=pl.when(pl.int_range(pl.len()) < 5).then(pl.lit("wsd")).otherwise(pl.lit("cosine"))
+    )
+    kept, said = of_one_schedule(frame)
+    assert kept.height == frame.height - 5
+    assert said.startswith(f"a law is of one schedule: {frame.height - 5} rows of cosine are used")
+    assert said.endswith("5 of wsd left out")
+    assert of_one_schedule(sweep_frame())[1] == ""
+    found = fit_sweep(frame, every_row=True)
+    assert sum(arm.surface.points.num_rows for arm in found.arms) == frame.height - 5
+    assert any(said in each for each in found.conventions)

@@ -8,6 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from analysis.fit.fitting import fit
+from analysis.isoflop.isoflop_fit import fit_isoflop
 from analysis.points.checked_points import groups_of_equal
 from analysis.points.column_roles import parse_roles
 from analysis.points.table_files import read_frame
@@ -145,3 +147,32 @@ def test_selection_relabels_budgets() -> None:
     rest = points.select(points.budgets != 2, "held out")
     assert rest.num_budgets == 5
     assert rest.excluded[-1].rows == tuple(range(15, 22))
+
+
+def test_rows_of_two_schedules_share_no_law() -> None:
+    table = budget_table().with_columns(schedule=pl.Series(["cosine", "wsd"] * 21))
+    found = fit("chinchilla", table)
+    reason = next(r for r in found.certificate.reasons if r.code == "mixed-schedules")
+    assert reason.status == "refused"
+    assert found.status == "refused"
+    assert found.parameters["alpha"] is None
+    assert "21 of 'cosine', 21 of 'wsd'" in reason.message
+    assert "--keep \"schedule = 'cosine'\"" in reason.message
+    one = fit("chinchilla", table, keep=["schedule = 'wsd'"])
+    assert one.points.num_rows == 21
+    assert not one.certificate.has("mixed-schedules")
+    assert all(curve.n_star is None for curve in fit_isoflop(table, with_surface=False).curves)
+
+
+def test_data_seeds_and_trunks_are_groups_whatever_they_are_called() -> None:
+    table = budget_table().with_columns(
+        data_seed=pl.Series([3, 7] * 21), trunk=pl.Series([f"run {i % 14}" for i in range(42)])
+    )
+    points = points_from(table, ("params", "tokens"))
+    assert points.clusters["trunk"].max() == 13
+    named = points.shared_noise
+    assert list(named) == ["budget and data seed", "trunk"]
+    assert named["budget and data seed"].max() == 11
+    chosen = points.select(points.clusters["data_seed"] == 0, "one seed")
+    assert chosen.clusters["data_seed"].max() == 0
+    assert list(chosen.shared_noise) == ["budget", "trunk"]
