@@ -45,7 +45,7 @@ class EvaluateOptions:
     few_shot: bool = False
     """Put TASK.fewshot.txt (of MMLU, its dev questions) before every context."""
     limit: int | None = None
-    """Only the first so many items of each task; such scores are not kept."""
+    """At most so many items of each task, evenly spread; such scores are not kept."""
     device: str = "auto"
     """cpu, cuda or cuda:N; auto: cuda where there is one."""
     home: Path = field(default_factory=default_home)

@@ -74,7 +74,8 @@ class Task:
 def find_tasks(
     paths: Sequence[Path], *, few_shot: bool = False, limit: int | None = None
 ) -> list[Task]:
-    """The tasks of files and folders. ``limit``: the first so many items of each.
+    """The tasks of files and folders. ``limit``: of each at most so many items,
+    evenly spread over it.
 
     Raises `RequestError` that names the file and the line of what is no task.
     """
@@ -101,7 +102,9 @@ def _read(path: Path, *, few_shot: bool, limit: int | None) -> Task:
     is_mmlu = _is_mmlu(path)
     name = path.name if is_mmlu else path.name.partition(".jsonl")[0]
     prefix = "" if is_mmlu or not few_shot else _prefix(path.with_name(name + FEW_SHOT_SUFFIX))
-    items: list[Any] = list(_mmlu(path, few_shot) if is_mmlu else _json_lines(path, prefix))[:limit]
+    items: list[Any] = list(_mmlu(path, few_shot) if is_mmlu else _json_lines(path, prefix))
+    if limit is not None and limit < len(items):
+        items = [items[number * len(items) // limit] for number in range(limit)]
     if not items:
         raise RequestError(f"{path} holds no item")
     if len({type(item) for item in items}) > 1:

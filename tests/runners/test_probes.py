@@ -84,6 +84,8 @@ def test_every_layout_is_read(folder: Path) -> None:
     assert isinstance(only, Choice)
     assert not only.has_one_context
     assert len(find_tasks([folder], limit=1)[0].items) == 1
+    (spread,) = find_tasks([folder / "texts.jsonl"], limit=2)
+    assert [item.name for item in spread.items] == ["1", "2"]
     (folder / "questions.fewshot.txt").write_text("Q: zero?\nA: z\n\n")
     (shown,) = find_tasks([folder / "questions.jsonl.bz2"], few_shot=True)
     assert isinstance(shown.items[0], Choice)
