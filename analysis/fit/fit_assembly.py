@@ -35,6 +35,8 @@ class Judged:
     reasons: list[Reason]
     terms: dict[str, TermAtCentre]
     """Terms at the centre of the table, by their coefficients."""
+    beside: dict[str, tuple[float, float] | None]
+    """The jackknife's intervals beside those of noise components; empty where there are none."""
 
 
 def default_flops(points: Points) -> tuple[float, ...]:
@@ -80,6 +82,7 @@ def assemble(
         derived=_derive(judged, certificate, at_flops, at_losses),
         certificate=certificate,
         terms=judged.terms,
+        jackknife=judged.beside,
         fixed=dict(asked.surface.fixed),
         seconds=time.perf_counter() - began,
     )

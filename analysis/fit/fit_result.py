@@ -99,6 +99,9 @@ class Fit:
     """Parameters that were held at a value, not fitted."""
     terms: Mapping[str, TermAtCentre] = field(default_factory=dict)
     """Every term at the centre of the table, by its coefficient: the same in every unit."""
+    jackknife: Mapping[str, tuple[float, float] | None] = field(default_factory=dict)
+    """Intervals of the parameters by the jackknife over budgets, where ``intervals`` come from
+    noise components: wider, since they assume less."""
 
     @property
     def status(self) -> Status:
@@ -239,6 +242,11 @@ class Fit:
             "level": self.replicates.level,
             "share_converged": self.replicates.share_converged,
             "assumes": self.replicates.assumes,
+            "shared_noise": dict(self.replicates.shares),
+            "jackknife_intervals": {
+                name: None if self.certificate.refuses(name) else _pair(interval)
+                for name, interval in self.jackknife.items()
+            },
         }
 
     def _at_targets(self) -> dict[str, Any]:

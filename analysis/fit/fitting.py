@@ -31,7 +31,7 @@ from analysis.laws.law_registry import law_named
 from analysis.objective.estimators import Estimator, EstimatorName
 from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from
-from analysis.solve.resampling import Replicates, Resample, kind_for, resample
+from analysis.solve.resampling import FEWEST_GROUPS, Replicates, Resample, kind_for, resample
 from analysis.solve.solving import NUM_STARTS, Solution, solve
 from spaces.errors import RequestError
 
@@ -122,6 +122,7 @@ def _judge(
     num_free = len(solution.law.parameters) - len(solution.surface.fixed)
     noise = noise_of(points, solution.log_residuals, num_free)
     intervals = _parameter_intervals(solution, replicates)
+    beside = _beside(solution, replicates)
     half_widths = _linear_half_widths(solution, found, noise)
     refused = {
         name for reason in reasons if reason.status == "refused" for name in reason.parameters
@@ -131,7 +132,24 @@ def _judge(
         points, solution.law, solution.optimum, intervals, half_widths, refused, terms
     )
     reasons += noise_reasons(points, estimator, noise, replicates)
-    return Judged(solution, asked, replicates, found, noise, intervals, reasons, terms)
+    return Judged(solution, asked, replicates, found, noise, intervals, reasons, terms, beside)
+
+
+def _beside(solution: Solution, replicates: Replicates) -> dict[str, tuple[float, float] | None]:
+    """Intervals of the jackknife, which assumes less, where noise components gave the others."""
+    points = solution.points
+    if replicates.kind != "components" or points.num_budgets < FEWEST_GROUPS:
+        return {}
+    found = resample(
+        points,
+        solution.surface,
+        solution.inner,
+        solution.estimator,
+        kind="jackknife",
+        num=points.num_budgets,
+        seed=0,
+    )
+    return _parameter_intervals(solution, found)
 
 
 def _terms_at_centre(solution: Solution, replicates: Replicates) -> dict[str, TermAtCentre]:

@@ -339,6 +339,32 @@ def noise_reasons(
                 ),
             )
         )
+    if replicates.kind == "components" and points.num_budgets < FEW_BUDGETS:
+        reasons.append(
+            Reason(
+                code="few-budgets",
+                status="ok",
+                message=(
+                    f"{points.num_budgets} budgets say little of what their runs share: intervals "
+                    "were measured to hold what they promise at six and eight (docs/laws.md); at "
+                    "four and five they are wide where noise is independent, and a loss far "
+                    "beyond the data may be missed more often where nearly all of it is shared"
+                ),
+            )
+        )
+    if replicates.kind in ("jackknife", "clusters", "wild", "pairs") and (
+        "trunk" in points.shared_noise
+    ):
+        reasons.append(
+            Reason(
+                code="ignores-trunks",
+                status="warn",
+                message=(
+                    f"{replicates.kind} intervals take branches of one trunk at several budgets "
+                    "for independent runs; use --resample components, where they cross budgets"
+                ),
+            )
+        )
     if replicates.kind == "wild":
         reasons.append(
             Reason(

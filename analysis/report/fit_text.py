@@ -105,6 +105,10 @@ def _checklist(fit: Fit) -> list[str]:
             f"  intervals: {100 * fit.replicates.level:g} %, {fit.replicates.kind}, "
             f"{len(fit.replicates.outer)} refits"
         )
+    beside = {name: pair for name, pair in fit.jackknife.items() if fit.interval(name) is not None}
+    if beside:
+        listed = ", ".join(f"{name} {between(pair)}" for name, pair in beside.items())
+        lines.append(f"  beside them, by the jackknife over budgets: {listed}")
     if fit.noise is not None:
         seed = fit.noise.seed_std
         lines.append(

@@ -39,6 +39,9 @@ class NoiseComponents:
 
     groupings: tuple[NDArray[np.int64], ...]
     """Labels (n,) of every grouping, 0..G-1."""
+    order: NDArray[np.int64]
+    """(n,) the rows in an order of their own, in which noise is drawn: draws then do not depend on
+    how a table is sorted or its groups are called."""
     shares: FloatArray
     """(S, groupings) a grid of shares of the variance."""
     probability: FloatArray
@@ -59,20 +62,34 @@ class NoiseComponents:
         chi_squared = generator.chisquare(self.degrees_of_freedom, num)
         sigma = np.sqrt(self.sum_of_squares[points] / chi_squared)
         shares = self.shares[points]
-        rows = len(self.groupings[0])
-        own = np.sqrt(1.0 - shares.sum(1))[:, None] * generator.normal(size=(num, rows))
+        noise = np.sqrt(1.0 - shares.sum(1))[:, None] * generator.normal(
+            size=(num, len(self.order))
+        )
         for place, labels in enumerate(self.groupings):
-            shared = generator.normal(size=(num, int(labels.max()) + 1))[:, labels]
-            own += np.sqrt(shares[:, place])[:, None] * shared
-        return np.asarray(sigma[:, None] * own)
+            groups = _by_first_row(labels[self.order])
+            shared = generator.normal(size=(num, int(groups.max()) + 1))[:, groups]
+            noise += np.sqrt(shares[:, place])[:, None] * shared
+        drawn: FloatArray = np.empty_like(noise)
+        drawn[:, self.order] = sigma[:, None] * noise
+        return drawn
+
+
+def _by_first_row(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Labels (n,) numbered as they first appear."""
+    _, first, places = np.unique(labels, return_index=True, return_inverse=True)
+    return np.asarray(np.argsort(np.argsort(first))[places.ravel()])
 
 
 def noise_components(
-    residuals: FloatArray, slopes: FloatArray, groupings: Sequence[NDArray[np.int64]]
+    residuals: FloatArray,
+    slopes: FloatArray,
+    groupings: Sequence[NDArray[np.int64]],
+    *,
+    order: NDArray[np.int64] | None = None,
 ) -> NoiseComponents:
     """Components of residuals (n,) of a fit whose Jacobian is ``slopes`` (n, P); n > P.
 
-    At most two groupings.
+    At most two groupings. ``order`` (n,) as in `NoiseComponents`; left out, that of the rows.
     """
     directions, sizes, _ = np.linalg.svd(slopes, full_matrices=False)
     basis = directions[:, sizes > NEGLIGIBLE * sizes[0]]
@@ -89,6 +106,7 @@ def noise_components(
     weights = prior * np.exp(log_likelihood - log_likelihood.max())
     return NoiseComponents(
         groupings=tuple(groupings),
+        order=np.arange(len(residuals)) if order is None else order,
         shares=every,
         probability=weights / weights.sum(),
         sum_of_squares=squares,

@@ -1,13 +1,16 @@
 """How far could the parameters be from the truth? Refits of resampled data, all in one batch.
 
-The default was chosen by measured coverage (`experiments/benchmarks/laws/fit_coverage.py`):
-delete-one-budget jackknife with Student's t where the table has budgets, which covers under
-independent and under clustered noise; pairs where it has none, which assumes independent noise.
+The default was chosen by measured coverage and width (`experiments/benchmarks/laws/`,
+``fit_coverage`` and ``noise_coverage``): where the table has budgets, noise drawn anew with the
+share that their runs have in common estimated; the delete-one-budget jackknife with Student's t,
+which assumes less and is wider, stands beside it. Pairs where there are no budgets, which assumes
+independent noise.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -60,11 +63,17 @@ class Replicates:
     """Groups left out one by one (jackknife), or 0."""
     level: float = 0.95
     """Nominal coverage."""
+    shares: Mapping[str, float] = field(default_factory=dict)
+    """Of ``components``: estimated share of the noise's variance that the runs of a group have in
+    common, by what they have in common."""
 
     @property
     def assumes(self) -> str:
         """Which noise the intervals assume, in words."""
-        return ASSUMES[self.kind]
+        said = " and ".join(
+            f"runs of one {what} share {100 * share:.0f} %" for what, share in self.shares.items()
+        )
+        return ASSUMES[self.kind] + (f" ({said} of its variance)" if said else "")
 
     def standard_error(self, values: FloatArray) -> float:
         """Standard error of a quantity from its replicates (R,)."""
@@ -110,7 +119,7 @@ def kind_for(points: Points, asked: Resample) -> Resample:
     if asked not in get_args(Resample):
         raise RequestError(f"--resample takes {', '.join(get_args(Resample))}, got {asked!r}")
     if asked == "auto":
-        return "jackknife" if points.num_budgets >= FEWEST_GROUPS else "pairs"
+        return "components" if points.num_budgets >= FEWEST_GROUPS else "pairs"
     if asked == "components" and not points.shared_noise:
         raise RequestError(
             "--resample components estimates what groups of runs share, but the table has none; "
@@ -141,6 +150,12 @@ def resample(
     if kind == "hessian":
         draws = _normal_draws(surface, inner, base, estimator, num, generator)
         return Replicates(kind=kind, outer=surface.outer(draws), share_converged=1.0, num_groups=0)
+    if kind == "components":
+        found = components_of(points, surface, inner, estimator)
+        losses = _around(surface, inner, found.draw(num, generator) * base.scale, estimator)
+        drawn = Batch(losses, base.weights, base.scale)
+        shares = dict(zip(points.shared_noise, map(float, found.mean_shares), strict=True))
+        return replace(refit(surface, inner, drawn, estimator, kind=kind), shares=shares)
     batch = _resampled(points, surface, inner, base, estimator, kind, num, generator)
     return refit(surface, inner, batch, estimator, kind=kind)
 
@@ -169,8 +184,12 @@ def components_of(
     residuals = -surface.residuals(inner[None], base.losses, estimator)[0] / base.scale
     free = np.array([name not in surface.fixed for name in surface.law.parameters])
     slopes = jacobian(surface, inner[None], on_logs=estimator.on_logs)[0].T[:, free]
+    sizes = [points.columns[role] for role in sorted(points.columns)]
     return noise_components(
-        residuals, slopes / base.scale[:, None], list(points.shared_noise.values())
+        residuals,
+        slopes / base.scale[:, None],
+        list(points.shared_noise.values()),
+        order=np.lexsort([points.losses, *sizes]),
     )
 
 
@@ -213,13 +232,9 @@ def _resampled_losses(
     num: int,
     generator: np.random.Generator,
 ) -> Batch:
-    """New losses around the fitted law: noise drawn, or residuals redrawn or flipped by budget."""
-    fitted = surface.predict(inner[None])[0]
+    """New losses around the fitted law: residuals redrawn, or flipped and scaled by budget."""
     residuals = -surface.residuals(inner[None], base.losses, estimator)[0]
-    if kind == "components":
-        found = components_of(points, surface, inner, estimator)
-        drawn = found.draw(num, generator) * base.scale
-    elif kind == "residual":
+    if kind == "residual":
         standard = residuals / base.scale
         standard = (standard - standard.mean()) * np.sqrt(
             len(standard) / max(1, len(standard) - surface.num_parameters)
@@ -229,8 +244,16 @@ def _resampled_losses(
         assert points.budgets is not None
         signs = np.concatenate([-WEBB_WEIGHTS, WEBB_WEIGHTS])
         drawn = residuals * generator.choice(signs, (num, points.num_budgets))[:, points.budgets]
-    losses = fitted * np.exp(drawn) if estimator.on_logs else np.maximum(fitted + drawn, 1e-12)
-    return Batch(losses, base.weights, base.scale)
+    return Batch(_around(surface, inner, drawn, estimator), base.weights, base.scale)
+
+
+def _around(
+    surface: Surface, inner: FloatArray, drawn: FloatArray, estimator: Estimator
+) -> FloatArray:
+    """Losses (R, n) of the law at ``inner`` (P,) with noise of the estimator's kind."""
+    fitted = surface.predict(inner[None])[0]
+    with_noise = fitted * np.exp(drawn) if estimator.on_logs else fitted + drawn
+    return np.asarray(np.maximum(with_noise, 1e-12))
 
 
 def _normal_draws(

@@ -29,7 +29,7 @@ from search.limits.law_rows import why_not_for_laws
 from spaces.errors import RequestError
 
 NUM_RESAMPLES = 400
-"""Resamples per fit where a sweep has too few budgets for the jackknife."""
+"""Resamples per fit."""
 
 CAPACITY_ROLES = ("params_once", "params_deep", "params_wide", "num_loops", "tokens")
 

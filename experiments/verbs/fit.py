@@ -54,7 +54,8 @@ class FitOptions:
     """Where Huber's parabola ends, in log residuals (in standard deviations with loss_std)."""
     column: Words = ()
     """ROLE=COLUMN, repeatable; roles: params, tokens, flops, loss, budget, loss_std, weight,
-    num_loops, num_loops_test, params_once, params_deep, params_wide, epochs."""
+    num_loops, num_loops_test, params_once, params_deep, params_wide, epochs, data_seed,
+    trunk, schedule."""
     tokens_from_flops: str | None = None
     """6nd: tokens = flops / (6 params)."""
     keep: Words = ()
@@ -68,8 +69,9 @@ class FitOptions:
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
-    """jackknife, pairs, clusters, residual, wild, hessian; auto: jackknife over budgets where
-    there are four, else pairs."""
+    """components, jackknife, pairs, clusters, residual, wild, hessian; auto: components (noise
+    drawn anew, its share per budget, data seed and trunk estimated) where there are four budgets,
+    the jackknife over budgets beside it; else pairs."""
     bootstrap: int = 1000
     """Resamples, for the kinds that draw."""
     seed: int = 0

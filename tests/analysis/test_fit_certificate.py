@@ -168,7 +168,7 @@ def test_pairs_on_budgets_say_which_noise_they_assume() -> None:
     wild = fit("chinchilla", budget_table(), resample_kind="wild", num_resamples=100)
     assert "62 to 87 %" in reason_of(wild, "wild-undercovers").message
     auto = fit("chinchilla", budget_table())
-    assert "budgets are independent" in auto.certificate.assumes
+    assert "runs of one budget share" in auto.certificate.assumes
     assert auto.status == "ok"
 
 
@@ -217,7 +217,7 @@ def test_no_row_is_unfit_while_units_are_in_doubt() -> None:
     assert unfit_rows(points_from(other, ("params", "tokens"))) == ()
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     sizes=st.floats(-9, 9).map(lambda power: 10.0**power),
     tokens=st.floats(-12, 9).map(lambda power: 10.0**power),
@@ -227,8 +227,8 @@ def test_a_change_of_units_changes_no_verdict(sizes: float, tokens: float, noise
     points = points_from(budget_table(noise=noise), ("params", "tokens"))
     columns = dict(points.columns)
     columns["params"], columns["tokens"] = columns["params"] * sizes, columns["tokens"] * tokens
-    one = fit("chinchilla", points)
-    other = fit("chinchilla", replace(points, columns=columns, own_count=True))
+    one = fit("chinchilla", points, num_resamples=100)
+    other = fit("chinchilla", replace(points, columns=columns, own_count=True), num_resamples=100)
     for name in one.law.parameters:
         assert one.certificate.parameter_status(name) == other.certificate.parameter_status(name)
     for name, term in one.terms.items():

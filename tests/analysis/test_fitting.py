@@ -240,7 +240,7 @@ def test_json_contract() -> None:
     assert document["certificate"]["status"] == "ok"
     assert document["data"]["rows"] == 42
     assert document["data"]["budgets"] == 6
-    assert document["resampling"]["kind"] == "jackknife"
+    assert document["resampling"]["kind"] == "components"
     for name, (low, high) in document["intervals"].items():
         value = document["parameters"].get(name, document["derived"].get(name))
         assert low <= value <= high

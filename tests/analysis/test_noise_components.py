@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from analysis.fit.fitting import fit
@@ -62,10 +63,12 @@ def test_components_need_groups() -> None:
 
 
 def test_a_fit_holds_them_and_its_certificate_says_so() -> None:
-    found = fit("chinchilla", budget_table(), resample_kind="components", num_resamples=200)
-    assert "share" in found.certificate.assumes
+    found = fit("chinchilla", budget_table(), num_resamples=200)
+    assert "runs of one budget share" in found.certificate.assumes
     assert found.status == "ok"
     jackknife = fit("chinchilla", budget_table(), resample_kind="jackknife")
+    assert dict(found.jackknife) == dict(jackknife.intervals)
+    assert jackknife.jackknife == {}
     for name, value in (("alpha", 0.348), ("beta", 0.366)):
         low, high = found.interval(name) or (np.nan, np.nan)
         assert low < value < high
@@ -82,3 +85,15 @@ def test_intervals_cover_near_the_ideal_width(shared: float) -> None:
     for name in ("alpha", "beta", "a"):
         assert components["coverage_percent"][name] >= 89
         assert components["width_over_ideal"][name] <= 1.35
+
+
+def test_the_jackknife_is_told_of_trunks_and_few_budgets_are_named() -> None:
+    table = budget_table().with_columns(trunk=pl.Series([f"run {i % 7}" for i in range(42)]))
+    plain = fit("chinchilla", table, resample_kind="jackknife")
+    assert plain.certificate.has("ignores-trunks")
+    found = fit("chinchilla", table, num_resamples=100)
+    assert not found.certificate.has("ignores-trunks")
+    assert "runs of one trunk share" in found.certificate.assumes
+    assert not found.certificate.has("few-budgets")
+    four = fit("chinchilla", budget_table().head(28), num_resamples=100)
+    assert four.certificate.has("few-budgets")

@@ -94,7 +94,7 @@ def test_percentiles_and_logs() -> None:
 
 def test_the_default_kind_follows_the_table() -> None:
     with_budgets, without = (points_from(t(), LAW.roles) for t in (budget_table, chinchilla_table))
-    assert kind_for(with_budgets, "auto") == "jackknife"
+    assert kind_for(with_budgets, "auto") == "components"
     assert kind_for(without, "auto") == "pairs"
     with pytest.raises(RequestError, match="needs at least 4 budgets, the table has 0"):
         kind_for(without, "clusters")
@@ -108,7 +108,7 @@ def test_clustered_noise_widens_the_default_and_not_pairs() -> None:
     shared = np.repeat(np.exp(0.01 * generator.normal(size=6)), 7)
     noisy = table.with_columns(loss=table["loss"] * shared)
     pairs = fit("chinchilla", noisy, resample_kind="pairs").intervals["E"]
-    jackknife = fit("chinchilla", noisy).intervals["E"]
+    jackknife = fit("chinchilla", noisy, resample_kind="jackknife").intervals["E"]
     assert pairs is not None
     assert jackknife is not None
     assert jackknife[1] - jackknife[0] > 1.5 * (pairs[1] - pairs[0])

@@ -54,7 +54,7 @@ def test_every_arm_and_one_law_across(tmp_path: Path) -> None:
     assert document["compute_capacity"]["law"] == "compute-capacity"
     assert found.capacity is not None
     assert found.capacity.replicates is not None
-    assert found.capacity.replicates.kind == "jackknife"
+    assert found.capacity.replicates.kind == "components"
     phi = found.capacity.intervals["phi"]
     assert phi is not None
     assert phi[0] <= CAPACITY["phi"] <= phi[1]

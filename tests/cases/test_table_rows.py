@@ -309,7 +309,7 @@ def test_any_label_names_a_cluster(
 def test_shared_checkpoints(capsys: pytest.CaptureFixture[str]) -> None:
     found = fitted(capsys, TABLES / "checkpoints-of-runs.csv", "--column", "budget=run")
     assert found["data"]["budgets"] == 14
-    assert found["resampling"]["kind"] == "jackknife"
+    assert found["resampling"]["kind"] == "components"
     assert found["certificate"]["status"] == "ok"
     message = wrong_request(
         capsys, TABLES / "mostly-crashed.csv", "--column", "budget=loss", "--keep", "params > 0"
