@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from runners.mlflow.saved_view import BEST_VIEW_KEY
 from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.redaction import redact
-from search.record.trial import TrialState
+from search.record.trial import CurvePoint, TrialState
 from search.record.trial_records import SweepRecord, TrialRecord
 from spaces.identity import canonical_form
 
@@ -61,14 +62,20 @@ def curve_points(record: TrialRecord) -> list[Point]:
     return [
         Point(
             name=name,
-            value=float(value),
+            value=value,
             step=point.step,
             milliseconds=int((began + point.wall_seconds) * 1000),
         )
         for point in record.curve
-        for name in CURVE_METRICS
-        if (value := getattr(point, name)) is not None
+        for name, value in _values_of(point).items()
     ]
+
+
+def _values_of(point: CurvePoint) -> dict[str, float]:
+    """A point's metrics by name; of a readout, the mean over layers."""
+    values = {name: getattr(point, name) for name in CURVE_METRICS}
+    values |= {name: fmean(layers) for name, layers in point.readouts.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def configuration_points(record: TrialRecord) -> list[Point]:
