@@ -164,7 +164,8 @@ def _progress(title: str) -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         row = bar.add_task(title, total=None)
         yield lambda done, count: bar.update(row, completed=done, total=count)
 
@@ -229,7 +230,7 @@ def _print(results: Sequence[Result], record: TrialRecord, other: TrialRecord | 
         columns += [f"less {other.config_hash[:8]}", "± s.e.", "p"]
     for column in columns:
         table.add_column(column, justify="left" if column in ("task", "rule") else "right")
-    for result in results:
+    for result in sorted(results, key=_tells_less):
         paired = {each.rule: each for each in result.paired}
         for score in result.evaluation.scores:
             cells = _cells(result.evaluation, score)
@@ -245,6 +246,12 @@ def _print(results: Sequence[Result], record: TrialRecord, other: TrialRecord | 
                 f"their beginning"
             )
     print("* the rule that the task is best read by; standard errors are over items")
+
+
+def _tells_less(result: Result) -> bool:
+    """False of what tells small models apart, which is shown first: raw text, minimal pairs."""
+    rules = {score.rule for score in result.evaluation.scores}
+    return "bits_per_byte" not in rules and result.evaluation.task != "blimp"
 
 
 def _cells(evaluation: Evaluation, score: Score) -> list[str]:

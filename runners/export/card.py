@@ -50,7 +50,7 @@ def _model(record: TrialRecord, *, is_native: bool) -> list[str]:
     parts = {
         name.removeprefix("parameters_"): value
         for name, value in numbers.items()
-        if name.startswith("parameters_") and value
+        if name.startswith("parameters_") and name != "parameters_non_embedding" and value
     }
     code = "a class of transformers" if is_native else "the code in this folder (read it first)"
     return [

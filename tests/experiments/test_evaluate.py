@@ -120,3 +120,19 @@ def test_a_home_of_the_schema_before_opens_and_follows(
     assert (home / "ledger.schema-3.sqlite").exists()
     with contextlib.closing(Ledger(home)) as ledger:
         assert [len(record.evaluations) for record in ledger.trials("toy")] == [1, 0]
+
+
+def test_scores_are_shown_where_a_driver_holds_the_home(
+    swept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The ledger has one writer: what cannot be kept is said, and the scores are printed."""
+    (tmp_path / "held.jsonl").write_text('{"text": "the people of the United States"}\n')
+    words = ["--tasks", str(tmp_path / "held.jsonl"), "--home", str(swept / "home")]
+    with contextlib.closing(Ledger(swept / "home")) as driver, driver.held():
+        assert run(["evaluate", "toy/0", *words, "--json"]) == 0
+    said = capfd.readouterr()
+    assert "the scores are not in the ledger" in said.err
+    assert json.loads(said.out)["tasks"][0]["scores"][0]["standard_error"] is None
+    run_json(capfd, "evaluate", "toy/0", *words)
+    with contextlib.closing(Ledger(swept / "home")) as ledger:
+        assert "held" in [each.task for each in ledger.trials("toy")[0].evaluations]
