@@ -108,7 +108,7 @@ def fit_curve(
     reasons += shape_reasons
     if place is None:
         return _without_curve(budget, method, sizes, losses, reasons, np.exp(grid), curve)
-    reasons += _position_reasons(place, logs, budget)
+    reasons += _position_reasons(place, logs, budget, method)
     loss_star = float(_curve(method, logs, losses, np.array([place]))[0])
     if loss_star <= 0:
         reasons.append(_no_minimum("negative-loss", budget, f"its minimum is {loss_star:.3g} nats"))
@@ -256,17 +256,22 @@ def _no_minimum(code: str, budget: float, what: str, remedy: str | None = None) 
     )
 
 
-def _position_reasons(place: float, logs: FloatArray, budget: float) -> list[Reason]:
+def _position_reasons(
+    place: float, logs: FloatArray, budget: float, method: CurveMethod
+) -> list[Reason]:
     share = (place - logs[0]) / (logs[-1] - logs[0])
     if OFF_CENTRE <= share <= 1.0 - OFF_CENTRE:
         return []
+    remedy = (
+        "" if method == "akima" else ", or take --curve akima, which off-centre grids bias less"
+    )
     return [
         Reason(
             code="off-centre-grid",
             status="warn",
             message=(
                 f"budget {budget:.3g}: the minimum lies {100 * share:.0f} % of the way through "
-                "the sizes; off-centre grids bias it, add sizes on the short side"
+                f"the sizes; off-centre grids bias it, add sizes on the short side{remedy}"
             ),
         )
     ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis.fit.fit_result import Derived, Fit
 from analysis.gauntlet.all_cases import Gauntlet
+from analysis.gauntlet.table_statuses import TableStatus
 from analysis.isoflop.isoflop_fit import IsoflopFit
 from analysis.judge.fit_certificate import Certificate
 from analysis.objective.newton import GRADIENT_TOLERANCE
@@ -180,7 +181,21 @@ def gauntlet_text(gauntlet: Gauntlet) -> str:
             f"  {row.figure:<58} published {row.published:>14.8g}  ours {row.ours:>14.8g}  "
             f"tolerance {row.tolerance:.1g}  {mark}"
         )
+    lines += ["", *map(_table_line, gauntlet.tables)]
     lines += ["", *(f"skipped: {what}" for what in gauntlet.skipped)]
     passed = sum(row.passed for row in gauntlet.comparisons)
     lines.append(f"{passed} of {len(gauntlet.comparisons)} figures within tolerance")
+    if gauntlet.tables:
+        same = sum(table.passed for table in gauntlet.tables)
+        lines.append(f"{same} of {len(gauntlet.tables)} tables judged alike in every unit")
     return "\n".join(lines).strip()
+
+
+def _table_line(table: TableStatus) -> str:
+    why = f" ({', '.join(table.refused_for)})" if table.refused_for else ""
+    mark = "ok" if table.passed else "DIFFERS"
+    differing = f" in {', '.join(table.differing)}" if not table.passed else ""
+    return (
+        f"  {table.table:<58} {table.rows:>4} rows  {table.status}{why}, in other units "
+        f"{table.elsewhere}  {mark}{differing}"
+    )

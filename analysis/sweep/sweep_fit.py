@@ -119,7 +119,9 @@ def fit_sweep(
         capacity=_capacity(done, roles, seed) if len(arms) > 1 else None,
         trends=arm_trends(done, freedoms, roles=roles),
         conventions=(
-            "params are all parameters of a model, embeddings and head included",
+            "params of one arm's laws are all parameters of a model, embeddings and head included",
+            "params_once of the law across arms are gates, norms and the head, whose FLOPs are "
+            "paid once a token; the input embedding, which costs none, is in none of its parts",
             "optima on curves use the sweep's own FLOPs; N* of the surface uses C = 6 N D, which "
             "undercounts arms that loop",
             rates,
@@ -203,11 +205,19 @@ def at_best_rates(frame: pl.DataFrame, loss: str = "loss") -> tuple[pl.DataFrame
     return kept.with_columns((pl.col(loss) - cost).alias(loss)), said
 
 
+def with_head_used_once(frame: pl.DataFrame) -> pl.DataFrame:
+    """A sweep's rows with the output matrix among the parameters that are used once, where its
+    FLOPs are: a column ``parameters_shared`` of gates, norms and the head."""
+    if not {"parameters_head", "parameters_shared"} <= set(frame.columns):
+        return frame
+    return frame.with_columns(pl.col("parameters_shared") + pl.col("parameters_head"))
+
+
 def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -> Fit | None:
     named = roles or {}
     if any(named.get(role, role) not in frame.columns for role in CAPACITY_ROLES):
         return None
-    points = points_from(frame, CAPACITY_ROLES, roles=roles, own_count=True)
+    points = points_from(with_head_used_once(frame), CAPACITY_ROLES, roles=roles, own_count=True)
     return fit("compute-capacity", points, num_resamples=NUM_RESAMPLES, seed=seed)
 
 

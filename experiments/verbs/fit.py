@@ -160,7 +160,7 @@ def _run(options: FitOptions) -> int:
         return run_gauntlet(options)
     if options.experiment is not None and options.law is None:
         return run_sweep(options)
-    document, text = fit_table(options, options.table or _sweep_frame(options))
+    document, text = fit_table(options, options.table or _rows_of_one_law(options))
     if options.json:
         print_json(document)
     else:
@@ -189,6 +189,12 @@ def _sweep_frame(options: FitOptions) -> pl.DataFrame:
 
     assert options.experiment is not None
     return sweep_frame(sweep_name(options.experiment), options.home)
+
+
+def _rows_of_one_law(options: FitOptions) -> pl.DataFrame:
+    from analysis.sweep.sweep_fit import with_head_used_once
+
+    return with_head_used_once(_sweep_frame(options))
 
 
 def _records(options: FitOptions) -> tuple[list[TrialRecord], list[Confirmation]]:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from analysis.gauntlet.all_cases import CASES, Gauntlet, run_gauntlet
+from analysis.gauntlet.table_statuses import table_statuses
+from analysis.report.fit_text import gauntlet_text
 
 
 @pytest.fixture(scope="module")
 def gauntlet(reference: Path) -> Gauntlet:
-    return run_gauntlet(reference)
+    return run_gauntlet(reference, with_tables=False)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -43,7 +46,26 @@ def test_absent_data_is_skipped_and_said(tmp_path: Path, reference: Path) -> Non
     assert nothing.comparisons == ()
     assert "is absent" in nothing.skipped[0]
     (tmp_path / "expected.json").write_text((reference / "expected.json").read_text())
-    partly = run_gauntlet(tmp_path)
+    partly = run_gauntlet(tmp_path, with_tables=False)
     assert {row.case for row in partly.comparisons} == {"a2_bias_pct_Dstar_1e24"}
     assert len(partly.skipped) == len(CASES) - 1
     assert partly.passed
+
+
+def test_open_tables_are_refused_in_every_unit(tmp_path: Path) -> None:
+    tables = table_statuses(tmp_path)
+    assert len(tables) == 3
+    assert all(table.passed and table.status == "refused" for table in tables)
+    changed = replace(tables[0], settles=True, status="ok")
+    assert not changed.passed
+    said = gauntlet_text(Gauntlet(comparisons=(), skipped=(), tables=(*tables, changed)))
+    assert "3 of 4 tables judged alike in every unit" in said
+    assert said.count("DIFFERS") == 1
+
+
+@pytest.mark.slow
+def test_no_published_table_is_judged_by_its_units(reference: Path) -> None:
+    tables = table_statuses(reference)
+    assert len(tables) > 10
+    assert [table for table in tables if not table.passed] == []
+    assert next(t for t in tables if t.table == "chinchilla").status == "ok"

@@ -10,7 +10,13 @@ import polars as pl
 import pytest
 
 from analysis.laws.law_registry import law_named
-from analysis.sweep.sweep_fit import at_best_rates, draw_sweep, fit_sweep, of_one_schedule
+from analysis.sweep.sweep_fit import (
+    at_best_rates,
+    draw_sweep,
+    fit_sweep,
+    of_one_schedule,
+    with_head_used_once,
+)
 from spaces.errors import RequestError
 from tests.analysis.planted import CAPACITY
 
@@ -127,3 +133,19 @@ def test_a_sweep_of_two_schedules_is_judged_by_the_one_that_most_rows_have() -> 
     found = fit_sweep(frame, every_row=True)
     assert sum(arm.surface.points.num_rows for arm in found.arms) == frame.height - 5
     assert any(said in each for each in found.conventions)
+
+
+def test_the_head_is_used_once_where_its_flops_are_paid() -> None:
+    frame = sweep_frame().rename({"params_once": "parameters_shared"})
+    frame = frame.with_columns(parameters_head=pl.col("params") * 0.01)
+    once = with_head_used_once(frame)["parameters_shared"]
+    expected = frame["parameters_shared"] + frame["parameters_head"]
+    np.testing.assert_allclose(once, expected)
+    found = fit_sweep(frame, every_row=True)
+    assert found.capacity is not None
+    np.testing.assert_allclose(
+        np.sort(found.capacity.points.columns["params_once"]), np.sort(expected)
+    )
+    assert any("gates, norms and the head" in each for each in found.conventions)
+    plain = sweep_frame()
+    assert with_head_used_once(plain).equals(plain)

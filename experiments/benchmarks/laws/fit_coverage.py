@@ -45,7 +45,15 @@ DESIGN_SEED = 20261123
 NOISE_SEED = 7
 TARGET_FACTOR = 10.0
 """Derived quantities are taken at ten times the largest FLOPs of a design."""
-KINDS: tuple[Resample, ...] = ("jackknife", "clusters", "wild", "pairs", "residual", "hessian")
+KINDS: tuple[Resample, ...] = (
+    "components",
+    "jackknife",
+    "clusters",
+    "wild",
+    "pairs",
+    "residual",
+    "hessian",
+)
 POSITIVE = ("E", "A", "B", "n_star", "loss")
 
 
