@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from runners.driver import Driver, DriverSettings, SweepEvent, SweepSummary
 from runners.ground import most_side_by_side, prepare_ground, resolve_device
+from runners.mlflow.credentials import take_credentials
 from runners.mlflow.saved_view import local_tracking_uri
 from runners.own_arms import require_certified
 from runners.pools.contract import Pool, WorkerOptions
@@ -99,7 +100,7 @@ def run_sweep(
             say=say,
             should_stop=should_stop or _never,
         )
-        uri = tracking_uri or local_tracking_uri(home)
+        uri = tracking_address(tracking_uri, home)
         summary = _drive(driver, pool, ledger, _project(ledger, experiment.name, uri))
         if not summary.interrupted:
             summary.notes += _project_others(ledger, experiment.name, before)
@@ -113,6 +114,11 @@ def _nothing(_: object) -> None:
 def _never() -> bool:
     """Nobody asks to stop."""
     return False
+
+
+def tracking_address(asked: str | None, home: Path) -> str:
+    """MLflow's address, without user and password; left out, the home's own database."""
+    return local_tracking_uri(home) if asked is None else take_credentials(asked)
 
 
 def driver_settings(experiment: Experiment) -> DriverSettings:
@@ -228,7 +234,7 @@ def _project_others(
         sweep = ledger.sweep(name)
         if name == own or states == before.get(name) or sweep.mlflow_run_id is None:
             continue
-        uri = sweep.tracking_uri or local_tracking_uri(ledger.home)
+        uri = tracking_address(sweep.tracking_uri, ledger.home)
         problem = _project(ledger, name, uri).finish(
             interrupted=any(state in WAITING_STATES for state in states),
             timeout_seconds=MLFLOW_PATIENCE_SECONDS,

@@ -12,6 +12,7 @@ from experiments.cli import EXIT_DONE, EXIT_FAILED
 from experiments.command import default_home, parse_options, print_json, talk
 from experiments.setup import standard_output_kept_clean
 from runners.machine.files import PARTIAL_SUFFIX, abandoned_partials
+from runners.mlflow.credentials import take_credentials
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.ledger import FILE_NAME, Ledger, TrialRecord
 
@@ -52,7 +53,7 @@ def run(argv: list[str]) -> int:
     """Examine, rebuild if asked, and report."""
     options = parse_options(DoctorOptions, argv, verb="doctor")
     ledger = Ledger(options.home)
-    uri = options.tracking_uri or local_tracking_uri(options.home)
+    uri = take_credentials(options.tracking_uri or local_tracking_uri(options.home))
     with contextlib.closing(ledger), standard_output_kept_clean():
         if options.rebuild_mlflow:
             with ledger.held(take_over=options.take_over):

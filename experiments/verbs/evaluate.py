@@ -187,6 +187,7 @@ def _keep(home: Path, runs: Sequence[TrialRecord], evaluations: Sequence[Evaluat
 
 
 def _show(ledger: Ledger, sweep: str) -> None:
+    from runners.mlflow.credentials import take_credentials
     from runners.mlflow.projection import MlflowProjection
     from runners.mlflow.saved_view import local_tracking_uri
 
@@ -195,7 +196,7 @@ def _show(ledger: Ledger, sweep: str) -> None:
         talk(f"{sweep} is not in MLflow yet; its next run sends the scores, too")
         return
     unfinished = any(each.outcome is None for each in ledger.trials(sweep))
-    uri = record.tracking_uri or local_tracking_uri(ledger.home)
+    uri = take_credentials(record.tracking_uri or local_tracking_uri(ledger.home))
     try:
         with standard_output_kept_clean():
             projection = MlflowProjection(ledger, sweep, tracking_uri=uri)

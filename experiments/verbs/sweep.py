@@ -7,7 +7,7 @@ import os
 import shlex
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from experiments.setup import (
 from experiments.verbs.best import best_document, print_best, server_of
 from experiments.watching import Watcher
 from runners.driver import SweepSummary
+from runners.mlflow.credentials import take_credentials
 from runners.sweep import run_sweep
 from search.asked.experiment import Experiment
 from search.design.question import Question, parse_question
@@ -40,7 +41,8 @@ class SweepRunOptions(ExperimentOptions):
     """Run an experiment; the same command goes on where it stopped."""
 
     tracking_uri: str | None = None
-    """MLflow tracking server; left out: a SQLite database in the home."""
+    """MLflow tracking server; left out: a SQLite database in the home. Its user and password are
+    best given by MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD."""
     retry_failed: bool = False
     """Give trials that failed (not those that diverged or ran out of memory) another try."""
     take_over: bool = False
@@ -60,6 +62,10 @@ class SweepRunOptions(ExperimentOptions):
 def run(argv: list[str]) -> int:
     """Run the sweep and print its leaderboard, or confirm what it predicts."""
     options, experiment = parse_experiment_options(SweepRunOptions, argv, verb="sweep")
+    if options.tracking_uri is not None:
+        shown = take_credentials(options.tracking_uri)
+        argv = [word.replace(options.tracking_uri, shown) for word in argv]
+        options = replace(options, tracking_uri=shown)
     again = shlex.join(("isoflop", "sweep", *argv))
     if options.until is not None:
         return _answer(options, experiment, parse_question(options.until), again)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from runners.mlflow.credentials import take_credentials
 from runners.mlflow.run_rows import identity_tags
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.numbers import evaluation_numbers, outcome_numbers
@@ -46,7 +47,7 @@ def register_champion(
             f"{sweep.name} is not in MLflow yet; run it again with MLflow reachable, or see "
             f"`isoflop doctor`"
         )
-    uri = sweep.tracking_uri or local_tracking_uri(home)
+    uri = take_credentials(sweep.tracking_uri or local_tracking_uri(home))
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     version = _version_of(client, sweep.name, record.config_hash)
     is_new = version is None

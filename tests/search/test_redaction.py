@@ -20,6 +20,12 @@ from search.record.redaction import redact
         ("sqlite:////home/me@work/mlflow.sqlite", "sqlite:////home/me@work/mlflow.sqlite"),
         ("a mail to me@host stays", "a mail to me@host stays"),
         ('{"address": "ray://me:secret@head:10001"}', '{"address": "ray://***@head:10001"}'),
+        ("http://me:p@ss/w'o rd@host:5000/x down", "http://***@host:5000/x down"),
+        ("at http://host:5000; a mail to me@host", "at http://host:5000; a mail to me@host"),
+        ("https://h/p?access_token=a&sig=b&sv=1", "https://h/p?access_token=***&sig=***&sv=1"),
+        ("server=h;uid=me;pwd=abc;", "server=h;uid=me;pwd=***;"),
+        ("Authorization: Bearer abcdef.ghi-123=", "Authorization: Bearer ***"),
+        ("tokens=4096, design=2", "tokens=4096, design=2"),
     ],
 )
 def test_user_password_and_secret_parameters_are_masked(text: str, expected: str) -> None:
