@@ -29,14 +29,15 @@ FEWEST_RESULTS = 4
 def law_runs(
     proposals: Sequence[Proposal], *, across_arms: bool, costs: Sequence[float] | None = None
 ) -> LawRuns:
-    """Trials as a law reads them; across arms their parts count by themselves, else their sum.
+    """Trials as a law reads them; across arms their parts count by themselves, the head as used
+    once and the input embedding not at all; else their sum.
 
     ``costs``: of each, (n,); left out: training FLOPs.
     """
     rows = [configuration_numbers(proposal) for proposal in proposals]
     parts = [
-        np.array([float(row[f"parameters_{part}"]) for row in rows])
-        for part in ("shared", "deep", "wide")
+        np.array([sum(float(row[f"parameters_{name}"]) for name in names) for row in rows])
+        for names in (("shared", "head"), ("deep",), ("wide",))
     ]
     loops = np.array([float(row.get("num_loops") or 1) for row in rows])
     if not across_arms:
