@@ -91,6 +91,11 @@ class LanguageModel(nn.Module):
         equal seeds give equal weights on every device."""
         for each in self.declared():
             each.parameter.copy_(each.fresh(seed, parametrization))
+        self.set_tables()
+
+    @torch.no_grad()
+    def set_tables(self) -> None:
+        """Set what is no parameter: rotary tables, and what pieces hold besides their weights."""
         a = self.architecture
         for name, table in rotation_tables(a.context_length, a.head_dim, a.rope_base).items():
             getattr(self, name).copy_(table)

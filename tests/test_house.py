@@ -37,6 +37,7 @@ DOORS = {
     "matplotlib": "analysis.show",
     "mlflow": "runners.mlflow",
     "optuna": "search.propose.samplers",
+    "transformers": "runners.export.modeling_isoflop",
     "ray": "runners.pools.ray_pool",
     "triton": "runners.engine.kernels",
 }

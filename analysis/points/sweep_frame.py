@@ -15,7 +15,7 @@ import polars as pl
 
 from search.belief.rate_standing import expected_rate_costs
 from search.record.ledger import Ledger
-from search.record.numbers import configuration_numbers, outcome_numbers
+from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.trial_records import TrialRecord
 from spaces.errors import RequestError
 
@@ -87,7 +87,11 @@ def _row(record: TrialRecord, *, trunk: str) -> dict[str, object]:
         config.init_seed,
         config.data_seed,
     )
-    numbers = {**configuration_numbers(proposal), **outcome_numbers(record.outcome)}
+    numbers = {
+        **configuration_numbers(proposal),
+        **outcome_numbers(record.outcome),
+        **evaluation_numbers(record.evaluations),
+    }
     return {
         **dict(zip(WORDS, words, strict=True)),
         **{name: as_float(name, value) for name, value in numbers.items()},

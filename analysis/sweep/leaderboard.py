@@ -24,7 +24,7 @@ from search.belief.rate_standing import RateStanding, rate_standings
 from search.belief.seed_noise import BudgetNoise, budget_noise
 from search.propose.tuned_arms import ArmTuning, Tuning, arm_tunings, tuning_of
 from search.record.ledger import Ledger
-from search.record.numbers import configuration_numbers, outcome_numbers
+from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.ranking import by_budget
 from search.record.trial_records import SweepRecord, TrialRecord
 from spaces.errors import RequestError
@@ -47,6 +47,7 @@ class Entry:
         return {
             **configuration_numbers(self.record.proposal),
             **outcome_numbers(self.record.outcome),
+            **evaluation_numbers(self.record.evaluations),
         }
 
 

@@ -11,14 +11,25 @@ from typing import Any
 from analysis.sweep.leaderboard import BudgetBoard, Entry, Leaderboard, best
 from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import print_comparisons
+from experiments.metric_board import metric_name, print_by_metric, ranked_by
 from experiments.setup import SweepOptions, json_number, sweep_name
 from runners.mlflow.saved_view import DEFAULT_SERVER, plain_link, view_link
 from search.belief.seed_noise import by_configuration
-from search.record.numbers import configuration_numbers
+from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial_records import SweepRecord, TrialRecord, loss_of
 from spaces.arms.contract import shape_in_words
 from spaces.errors import RequestError
 from spaces.identity import canonical_form
+
+ROUTING_WORDS = {
+    "mean_deep_share": "deep share {:.3f}",
+    "mean_gate_entropy_nats": "gate entropy {:.3f} nats",
+    "mean_deep_closed_share": "deep path nearly closed for {:.1%} of tokens",
+    "mean_wide_closed_share": "wide path for {:.1%}",
+    "collapsed_layers_share": "a path collapsed in {:.0%} of layers and seeds",
+    "mean_expected_loops": "{:.2f} loops expected",
+}
+"""Numbers of a row that say how it routes (`spaces.arms.routing`), and how a person reads them."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +38,8 @@ class BestOptions(SweepOptions):
 
     top: int = 5
     """Rows per budget; 0 for all."""
+    metric: str | None = None
+    """A number to rank by instead of the loss, such as blimp.acc of `isoflop evaluate`."""
     server: str | None = None
     """Address of the MLflow UI that links point to; left out: where `isoflop ui` serves."""
 
@@ -38,8 +51,12 @@ def run(argv: list[str]) -> int:
         raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
     found = best(sweep_name(options.experiment), options.home)
     server = server_of(found.sweep, options.server)
+    if options.metric is not None:
+        found = ranked_by(found, metric_name(found, options.metric))
     if options.json:
         print_json(best_document(found, top=options.top, server=server))
+    elif options.metric is not None:
+        print_by_metric(found, metric_name(found, options.metric), top=options.top)
     else:
         print_best(found, top=options.top, server=server)
     return 0
@@ -116,7 +133,7 @@ def print_best(found: Leaderboard, *, top: int, server: str) -> None:
     for board in found.budgets:
         shown = _shown(board, top)
         console.print(_table(board, shown))
-        for line in _warnings(shown):
+        for line in (*_routing(shown), *_warnings(shown)):
             print(line)
     print_comparisons(found)
     link = link_of(sweep, server)
@@ -138,6 +155,21 @@ def _shown(board: BudgetBoard, top: int) -> Rows:
     configurations = by_configuration(records).values()
     rows = enumerate(sorted(configurations, key=lambda runs: fmean(map(loss_of, runs))), start=1)
     return {n: runs for n, runs in rows if n <= top or top <= 0 or board.recommended in runs}
+
+
+def _routing(shown: Rows) -> list[str]:
+    """How each shown configuration routes: a line each, means over layers, tokens and seeds."""
+    lines = []
+    for rank, runs in shown.items():
+        read = [outcome_numbers(run.outcome) for run in runs]
+        parts = [
+            words.format(fmean(values))
+            for name, words in ROUTING_WORDS.items()
+            if (values := [numbers[name] for numbers in read if name in numbers])
+        ]
+        if parts:
+            lines.append(f"routing of #{rank}: {', '.join(parts)}")
+    return lines
 
 
 def _warnings(shown: Rows) -> list[str]:

@@ -17,6 +17,7 @@ from runners.mlflow.run_rows import (
     Point,
     configuration_points,
     curve_points,
+    evaluation_points,
     outcome_points,
     state_tags,
     trial_params,
@@ -82,7 +83,11 @@ def compare_run(client: MlflowClient, record: TrialRecord, run: Run) -> list[str
     tags = {key: value for key, value in state_tags(record).items() if value}
     problems += _differing("tag", tags, run.data.tags)
     problems += _differing("parameter", trial_params(record), run.data.params)
-    numbers = configuration_points(record) + outcome_points(record)
+    numbers = [
+        *configuration_points(record),
+        *outcome_points(record),
+        *evaluation_points(record),
+    ]
     shown = {point.name: run.data.metrics.get(point.name) for point in numbers}
     problems += _differing("metric", {point.name: point.value for point in numbers}, shown)
     if record.outcome is not None:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,13 @@ from runners.mlflow.database import (
 )
 from runners.mlflow.run_rows import (
     CONFIGURATION_FILE,
+    EVALUATED,
     OUTCOME_FILE,
     RUN_STATUS,
     Point,
     configuration_points,
     curve_points,
+    evaluation_points,
     identity_tags,
     outcome_points,
     state_tags,
@@ -50,8 +53,8 @@ from search.record.redaction import redact
 
 RANK_SECONDS = 20.0
 """A new result moves the ranks of a whole budget: they are sent at most this often."""
-BATCH_METRICS, BATCH_PARAMS = 999, 100
-"""MLflow takes 1,000 metrics at once; a point of the curve is three and is not torn apart."""
+BATCH_METRICS, BATCH_PARAMS = 1000, 100
+"""MLflow takes so many at once."""
 RANK_METRIC = "rank_in_budget"
 
 
@@ -261,7 +264,10 @@ class MlflowProjection:
             self._client.log_dict(sent.run_id, asdict(record.outcome), OUTCOME_FILE)
             self._log_points(sent, outcome_points(record))
         self._send_rank(sent, rank)
-        self._send_tags(sent, state_tags(record))
+        tags = state_tags(record)
+        if sent.tags.get(EVALUATED) != tags.get(EVALUATED):
+            self._log_points(sent, evaluation_points(record))
+        self._send_tags(sent, tags)
         self._send_status(sent, record)
 
     def _send_curve(self, sent: _Sent, record: TrialRecord) -> None:
@@ -284,10 +290,10 @@ class MlflowProjection:
         sent.rank, sent.rank_step = rank, step
 
     def _log_points(self, sent: _Sent, points: Sequence[Point]) -> None:
-        metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in points]
-        for start in range(0, len(metrics), BATCH_METRICS):
+        for batch in _batches(points):
+            metrics = [Metric(p.name, p.value, p.milliseconds, p.step) for p in batch]
             reach("before mlflow batch")
-            self._client.log_batch(sent.run_id, metrics=metrics[start : start + BATCH_METRICS])
+            self._client.log_batch(sent.run_id, metrics=metrics)
             reach("after mlflow batch")
 
     def _log_params(self, sent: _Sent, values: Mapping[str, str]) -> None:
@@ -446,3 +452,16 @@ def _adopt(run: Run) -> _Sent:
         is_configured=bool(run.data.params),
         rank=None if rank is None else int(rank),
     )
+
+
+def _batches(points: Sequence[Point]) -> Iterator[list[Point]]:
+    """Points in their order, as many at once as MLflow takes; those of one step together."""
+    batch: list[Point] = []
+    for _, group in groupby(points, key=lambda point: point.step):
+        step = list(group)
+        if batch and len(batch) + len(step) > BATCH_METRICS:
+            yield batch
+            batch = []
+        batch += step
+    if batch:
+        yield batch

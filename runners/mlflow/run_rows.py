@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import fmean
 
 from runners.mlflow.saved_view import BEST_VIEW_KEY
-from search.record.numbers import configuration_numbers, outcome_numbers
+from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.redaction import redact
-from search.record.trial import TrialState
+from search.record.trial import CurvePoint, TrialState
 from search.record.trial_records import SweepRecord, TrialRecord
 from spaces.identity import canonical_form
 
@@ -34,6 +35,9 @@ RUN_STATUS: dict[TrialState, str] = {
     "pruned": "KILLED",
 }
 """How MLflow shows the state of a trial."""
+
+EVALUATED = "isoflop.evaluated"
+"""Tag with the time of the last evaluation that a run shows, Unix seconds."""
 
 CURVE_METRICS = ("train_loss_nats", "val_loss_nats", "learning_rate")
 
@@ -58,14 +62,20 @@ def curve_points(record: TrialRecord) -> list[Point]:
     return [
         Point(
             name=name,
-            value=float(value),
+            value=value,
             step=point.step,
             milliseconds=int((began + point.wall_seconds) * 1000),
         )
         for point in record.curve
-        for name in CURVE_METRICS
-        if (value := getattr(point, name)) is not None
+        for name, value in _values_of(point).items()
     ]
+
+
+def _values_of(point: CurvePoint) -> dict[str, float]:
+    """A point's metrics by name; of a readout, the mean over layers."""
+    values = {name: getattr(point, name) for name in CURVE_METRICS}
+    values |= {name: fmean(layers) for name, layers in point.readouts.items()}
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def configuration_points(record: TrialRecord) -> list[Point]:
@@ -85,6 +95,20 @@ def outcome_points(record: TrialRecord) -> list[Point]:
     return [
         Point(name=name, value=value, step=record.outcome.steps, milliseconds=ended)
         for name, value in outcome_numbers(record.outcome).items()
+    ]
+
+
+def evaluation_points(record: TrialRecord) -> list[Point]:
+    """What the trial's model scored on tasks, at its last step."""
+    return [
+        Point(
+            name=name,
+            value=value,
+            step=0 if record.outcome is None else record.outcome.steps,
+            milliseconds=int(evaluation.evaluated_at * 1000),
+        )
+        for evaluation in record.evaluations
+        for name, value in evaluation_numbers([evaluation]).items()
     ]
 
 
@@ -130,6 +154,8 @@ def state_tags(record: TrialRecord) -> dict[str, str]:
         "isoflop.set_aside": record.set_aside or "",
         "isoflop.reason": redact(record.reason or ""),
     }
+    if record.evaluations:
+        tags[EVALUATED] = repr(max(each.evaluated_at for each in record.evaluations))
     if record.outcome is not None:
         tags["isoflop.outcome"] = record.outcome.status
         if commit := record.outcome.versions.get("commit"):

@@ -139,6 +139,12 @@ def prepare_corpus(
     return corpus
 
 
+def find_prepared(cache_dir: Path, fingerprint: str) -> Corpus | None:
+    """The corpus of that fingerprint, if a folder holds it whole."""
+    records = (_read_record(path) for path in sorted(cache_dir.glob("prepared-*.json")))
+    return next((each for each in records if each and each.fingerprint == fingerprint), None)
+
+
 def _make_corpus(
     source: TextSource, rules: ReadingRules, *, cache_dir: Path, progress: Progress
 ) -> Corpus:

@@ -148,6 +148,11 @@ def make_tokenizer(specification: str, training_documents: Iterator[bytes]) -> T
     return _load_library_tokenizer(Path(argument))
 
 
+def load_tokenizer(path: Path | None) -> TextTokenizer:
+    """The tokenizer that a prepared corpus keeps in a file; bytes where it keeps none."""
+    return ByteTokenizer() if path is None else _load_library_tokenizer(path)
+
+
 def definition_of(specification: str) -> str:
     """What names the tokenizer before it exists: its specification, or a file's content hash.
 

@@ -402,7 +402,7 @@ class _Trial:
             sequences_at_once=self._engine.validation_sequences,
         )
         self._measuring_seconds += time.monotonic() - started
-        self._log.add_point(measurement.loss_nats)
+        self._log.add_point(measurement.loss_nats, measurement.readouts)
         return measurement
 
     def _progress(self) -> Progress:
@@ -463,7 +463,8 @@ class _Trial:
 
 def list_of_readouts(config: TrialConfig) -> list[str]:
     """Names of what the trial's arm reads off its layers."""
-    return [readout.name for readout in find_arm(config.architecture.arm).readouts]
+    architecture = config.architecture
+    return [each.name for each in find_arm(architecture.arm).readouts_of(architecture)]
 
 
 def save_weights(model: LanguageModel, path: Path, *, config: TrialConfig) -> None:

@@ -9,7 +9,7 @@ divergence: a model that has learnt a short text by heart is a result, with a wa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -100,8 +100,10 @@ class TrialLog:
         self.step += 1
         self.problem = self.problem or self._training_problem()
 
-    def add_point(self, val_loss_nats: float) -> None:
-        """Close a stretch of the curve with a validation loss."""
+    def add_point(
+        self, val_loss_nats: float, readouts: Mapping[str, Sequence[float]] | None = None
+    ) -> None:
+        """Close a stretch of the curve with a validation loss, and what was read with it."""
         per_token = train_flops_per_token(self.config.architecture).full
         self.curve.append(
             CurvePoint(
@@ -114,6 +116,11 @@ class TrialLog:
                     self.step - 1, self.config.training, num_steps=self.config.num_steps
                 ),
                 wall_seconds=self.wall_seconds,
+                readouts={
+                    name: tuple(layers)
+                    for name, layers in (readouts or {}).items()
+                    if all(map(math.isfinite, layers))
+                },
             )
         )
         self.since_point = RunningMean()
@@ -151,10 +158,15 @@ class TrialLog:
             config=config,
             step=values["step"],
             wall_seconds=values["wall_seconds"],
-            curve=[CurvePoint(**point) for point in values["curve"]],
+            curve=[_point(point) for point in values["curve"]],
             since_point=RunningMean(**values["since_point"]),
             tail=RunningMean(**values["tail"]),
             recent=list(values["recent"]),
             trunk_parent=values.get("trunk_parent"),
             trunk_step=values.get("trunk_step"),
         )
+
+
+def _point(values: dict[str, Any]) -> CurvePoint:
+    readouts = {name: tuple(layers) for name, layers in values.get("readouts", {}).items()}
+    return CurvePoint(**values | {"readouts": readouts})

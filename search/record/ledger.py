@@ -22,6 +22,7 @@ from typing import Literal
 from sqlalchemy import ColumnElement, Connection, func, insert, select, true, update
 
 from search.record.crash_points import reach
+from search.record.evaluations import Evaluation
 from search.record.forecasts import Forecast
 from search.record.homes import make_home, read_from, require_plain, stored_in
 from search.record.lease import (
@@ -43,6 +44,7 @@ from search.record.ledger_rows import (
     Fenced,
     accepted_outcome,
     fence_attempts,
+    keep_evaluation,
     keep_forecast,
     keep_stale,
     queue_trial,
@@ -379,6 +381,14 @@ class Ledger:
         """A sweep's forecasts, by budget and family."""
         with self._reading() as connection:
             return read_forecasts(connection, sweep)
+
+    # Evaluations
+
+    def keep_evaluation(self, evaluation: Evaluation) -> None:
+        """Write down what a run scored on a task, in place of what it scored before."""
+        with self._writing() as connection:
+            keep_evaluation(connection, evaluation)
+        self.num_changes += 1
 
     # Attempts and outcomes
 

@@ -22,9 +22,17 @@ from sqlalchemy import (
     update,
 )
 
+from search.record.evaluations import Evaluation
 from search.record.forecasts import Forecast
 from search.record.ledger_errors import RowMissing
-from search.record.ledger_schema import ATTEMPTS, FORECASTS, OUTCOMES, STALE_OUTCOMES, TRIALS
+from search.record.ledger_schema import (
+    ATTEMPTS,
+    EVALUATIONS,
+    FORECASTS,
+    OUTCOMES,
+    STALE_OUTCOMES,
+    TRIALS,
+)
 from search.record.numbers import configuration_numbers
 from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
 from search.record.trial_records import Attempt, StaleOutcome, TrialRecord
@@ -220,13 +228,59 @@ def read_trials(connection: Connection, which: ColumnElement[bool]) -> list[Tria
     )
     for row in connection.execute(tried).mappings():
         attempts[row["config_hash"]].append(read_attempt(row))
-    return [_read_trial(row, tuple(attempts[row["config_hash"]])) for row in rows]
+    evaluations = _read_evaluations(connection, which)
+    return [
+        _read_trial(
+            row, tuple(attempts[row["config_hash"]]), evaluations.get(row["config_hash"], ())
+        )
+        for row in rows
+    ]
+
+
+def _read_evaluations(
+    connection: Connection, which: ColumnElement[bool]
+) -> dict[str, tuple[Evaluation, ...]]:
+    """What the models of trials scored, by configuration hash and in order of tasks."""
+    mine = select(TRIALS.c.config_hash).where(which)
+    rows = connection.execute(
+        select(EVALUATIONS.c.config_hash, EVALUATIONS.c.evaluation_json)
+        .where(EVALUATIONS.c.config_hash.in_(mine))
+        .order_by(EVALUATIONS.c.config_hash, EVALUATIONS.c.task)
+    )
+    found: dict[str, tuple[Evaluation, ...]] = {}
+    for config_hash, text in rows:
+        evaluation: Evaluation = _adapter(Evaluation).validate_json(text)
+        found[config_hash] = (*found.get(config_hash, ()), evaluation)
+    return found
+
+
+def keep_evaluation(connection: Connection, evaluation: Evaluation) -> None:
+    """Write an evaluation down, in place of the one before."""
+    which = (
+        EVALUATIONS.c.config_hash == evaluation.config_hash,
+        EVALUATIONS.c.task == evaluation.task,
+    )
+    connection.execute(delete(EVALUATIONS).where(*which))
+    connection.execute(
+        insert(EVALUATIONS).values(
+            config_hash=evaluation.config_hash,
+            task=evaluation.task,
+            evaluation_json=canonical_json(evaluation),
+            evaluated_at=evaluation.evaluated_at,
+        )
+    )
 
 
 def read_faces(connection: Connection, sweep: str) -> dict[str, Face]:
     """How each trial of a sweep stands, by configuration hash in order of proposal; no JSON is
     read for it."""
-    trial = (TRIALS.c.config_hash, TRIALS.c.state, TRIALS.c.set_aside, OUTCOMES.c.accepted_at)
+    evaluated_at = (
+        select(func.max(EVALUATIONS.c.evaluated_at))
+        .where(EVALUATIONS.c.config_hash == TRIALS.c.config_hash)
+        .scalar_subquery()
+    )
+    ended = (OUTCOMES.c.accepted_at, evaluated_at)
+    trial = (TRIALS.c.config_hash, TRIALS.c.state, TRIALS.c.set_aside, *ended)
     rows = connection.execute(
         select(*trial)
         .outerjoin(OUTCOMES, OUTCOMES.c.config_hash == TRIALS.c.config_hash)
@@ -310,7 +364,9 @@ def _read_outcome(text: str) -> Outcome:
     return outcome
 
 
-def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
+def _read_trial(
+    row: RowMapping, attempts: tuple[Attempt, ...], evaluations: tuple[Evaluation, ...]
+) -> TrialRecord:
     text = row["outcome_json"]
     return TrialRecord(
         number=row["number"],
@@ -323,6 +379,7 @@ def _read_trial(row: RowMapping, attempts: tuple[Attempt, ...]) -> TrialRecord:
         mlflow_run_id=row["mlflow_run_id"],
         created_at=row["created_at"],
         sweep=row["sweep"],
+        evaluations=evaluations,
     )
 
 

@@ -132,6 +132,16 @@ FORECASTS = Table(
 )
 """What was predicted before it was trained: the file itself refuses to change or delete a row."""
 
+EVALUATIONS = Table(
+    "evaluations",
+    METADATA,
+    Column("config_hash", String, primary_key=True),
+    Column("task", String, primary_key=True),
+    Column("evaluation_json", Text, nullable=False),
+    Column("evaluated_at", Float, nullable=False),
+)
+"""What a trained model scored on a task, last; what it said to each item lies in the home."""
+
 for _change in ("UPDATE", "DELETE"):
     _refusal = DDL(  # type: ignore[no-untyped-call]
         f"CREATE TRIGGER forecasts_keep_{_change.lower()} BEFORE {_change} ON forecasts "
@@ -139,7 +149,7 @@ for _change in ("UPDATE", "DELETE"):
     )
     event.listen(FORECASTS, "after_create", _refusal)
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the tables above. A change of them raises it and says in `STEPS` how an older file follows."""
 
 STEPS: dict[int, tuple[str, ...]] = {
@@ -148,6 +158,7 @@ STEPS: dict[int, tuple[str, ...]] = {
         "ALTER TABLE trials ADD COLUMN cost_flops FLOAT",
     ),
     3: (),
+    4: (),
 }
 """Statements that bring a file of the version before to each version; tables that are missing are
 made before."""

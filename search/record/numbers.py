@@ -8,9 +8,12 @@ adds is its own (`spaces.arms.contract.Arm.numbers` and its readouts).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+from search.record.evaluations import Evaluation
 from search.record.trial import Outcome, Proposal
 from spaces.arms.contract import find_arm
+from spaces.arms.routing import collapsed_layers_share
 from spaces.flops import forward_flops_per_token, train_flops_per_token
 from spaces.parameters import count_active_parameters, count_parameters
 
@@ -76,8 +79,14 @@ def outcome_numbers(outcome: Outcome | None) -> dict[str, float]:
     numbers["final_train_loss_nats"] = outcome.train_loss_nats
     for name, layers in outcome.readouts.items():
         numbers[f"mean_{name}"] = sum(layers) / len(layers)
+    numbers["collapsed_layers_share"] = collapsed_layers_share(outcome.readouts)
     return {
         name: float(value)
         for name, value in numbers.items()
         if value is not None and math.isfinite(value)
     }
+
+
+def evaluation_numbers(evaluations: Sequence[Evaluation]) -> dict[str, float]:
+    """Scores on tasks, as ``eval.TASK.RULE``."""
+    return {name: value for each in evaluations for name, value in each.numbers().items()}

@@ -134,6 +134,8 @@ class CurvePoint:
     """Learning rate of the last step."""
     wall_seconds: float = 0.0
     """Training seconds so far."""
+    readouts: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """What the arm read off its layers with the validation loss: means by layer."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from search.record.evaluations import Evaluation
 from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
 
 AttemptState = Literal[
@@ -80,6 +81,8 @@ class TrialRecord:
     """When it was proposed, Unix seconds; None for a trial that is only planned."""
     sweep: str = ""
     """The sweep whose trial it is; empty for a trial that is only planned."""
+    evaluations: tuple[Evaluation, ...] = ()
+    """What its model scored on tasks, by name."""
 
     @property
     def own_attempts(self) -> tuple[Attempt, ...]:

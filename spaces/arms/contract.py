@@ -203,8 +203,12 @@ class Arm:
         return iter(())
 
     def read(self, readings: Readings) -> dict[str, Tensor]:
-        """Each of `readouts` that this model has, L x B x T."""
+        """Each of `readouts_of` its architecture, in their order, L x B x T."""
         return {}
+
+    def readouts_of(self, architecture: Architecture) -> tuple[Readout, ...]:
+        """Those of `readouts` that a model of the architecture has."""
+        return self.readouts
 
     def all_axes(self) -> tuple[Axis, ...]:
         """Every axis of any mode, once each, in order."""

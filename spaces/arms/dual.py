@@ -8,14 +8,13 @@ from typing import ClassVar
 from spaces.arms.dual_path import (
     ALPHA,
     DEEP_MULTIPLIER,
-    DEEP_SHARE,
-    GATE_ENTROPY,
     GATE_MODE,
     NUM_LOOPS,
     TRAINED,
     WIDE_MULTIPLIER,
     DualPathArm,
 )
+from spaces.arms.routing import EXPECTED_LOOPS, GATES, ROUTER_LOGITS
 from spaces.axes import D_MODEL, NUM_LAYERS, Axis, SolveMode
 
 _SHAPE = (NUM_LAYERS, D_MODEL)
@@ -40,7 +39,7 @@ class Dual(DualPathArm):
         "wide_ffn": "wide_ffn",
         "both_ffn": "wide_ffn",
     }
-    readouts = (DEEP_SHARE, GATE_ENTROPY)
+    readouts = (*GATES, EXPECTED_LOOPS, *ROUTER_LOGITS)
 
 
 ARM = Dual()

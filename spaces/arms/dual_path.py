@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from spaces.architecture import UNIT_STEP_SCALE_INIT, Architecture, GateMode, StepScales
 from spaces.arms.contract import Arm, Readings, Readout, Shape
+from spaces.arms.routing import (
+    EXPECTED_LOOPS,
+    ROUTER_LOGITS,
+    read_gates,
+    read_router,
+)
 from spaces.axes import D_MODEL, LEARNING_RATE_MULTIPLIER, NUM_LAYERS, Axis, SolveMode
 from spaces.parts.block_price import block_price
 from spaces.parts.mixing_price import gate_price, loop_router_price
@@ -83,9 +89,6 @@ PERHAPS_TRAINED = (
     replace(STEP_SCALE_INIT, only_with=(STEP_SCALES.name, "trained")),
 )
 """Axes of an arm that may have them."""
-
-DEEP_SHARE = Readout(name="deep_share", doc="Gate of the deep path over the sum of both.")
-GATE_ENTROPY = Readout(name="gate_entropy_nats", doc="Binary entropy of the deep share.")
 
 
 class DualPathArm(Arm):
@@ -217,16 +220,23 @@ class DualPathArm(Arm):
             yield charges["gate_entropy_penalty"], entropy.mean()
 
     def read(self, readings: Readings) -> dict[str, Tensor]:
-        """The deep share and its entropy, where there are gates."""
-        from spaces.parts.gate import deep_share, deep_share_entropy
+        """How gates and routers route, where there are any."""
+        found: dict[str, Tensor] = {}
+        if "gates_LBT2" in readings:
+            found |= read_gates(readings["gates_LBT2"])
+        if "loop_weights_LBTK" in readings:
+            found |= read_router(readings["loop_weights_LBTK"])
+        return found
 
-        if "gates_LBT2" not in readings:
-            return {}
-        gates_LBT2 = readings["gates_LBT2"]
-        return {
-            DEEP_SHARE.name: deep_share(gates_LBT2),
-            GATE_ENTROPY.name: deep_share_entropy(gates_LBT2),
-        }
+    def readouts_of(self, architecture: Architecture) -> tuple[Readout, ...]:
+        """Those of what mixes loops only where something does."""
+        a = architecture
+        absent: set[Readout] = set()
+        if not self.has_router(a):
+            absent |= {EXPECTED_LOOPS, *ROUTER_LOGITS}
+        elif a.num_loops == 1:
+            absent |= set(ROUTER_LOGITS)
+        return tuple(readout for readout in self.readouts if readout not in absent)
 
 
 def one_path_axes(

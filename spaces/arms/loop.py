@@ -10,6 +10,7 @@ from spaces.arms.dual_path import (
     derives_everywhere,
     one_path_axes,
 )
+from spaces.arms.routing import EXPECTED_LOOPS, ROUTER_LOGITS
 
 
 class Loop(DualPathArm):
@@ -19,6 +20,7 @@ class Loop(DualPathArm):
     has_loop = True
     axes = one_path_axes(ONLY_MULTIPLIER, loops=(NUM_LOOPS,), others=TRAINED)
     derived = derives_everywhere("deep_ffn")
+    readouts = (EXPECTED_LOOPS, *ROUTER_LOGITS)
 
 
 ARM = Loop()

@@ -49,6 +49,18 @@ class LoopRouter(Projection):
         return mixed_BTD + weight_BT1.to(x_BTD.dtype) * x_BTD, left_BT1, weight_BT1
 
 
+def stop_logits(loop_weights_LBTK: Tensor) -> Tensor:
+    """Logits of the probabilities to stop that gave the weights, L x B x T x (K - 1).
+
+    ``p_t / (1 - p_t) = q_t / sum_{i>t} q_i``; where a weight is 0 in float32, that weight's least
+    number stands for it. The last loop has no choice.
+    """
+    weights = loop_weights_LBTK.float()
+    after = weights.flip(-1).cumsum(-1).flip(-1)[..., 1:]
+    tiny = torch.finfo(torch.float32).tiny
+    return weights[..., :-1].clamp_min(tiny).log() - after.clamp_min(tiny).log()
+
+
 def expected_loops(loop_weights_LBTK: Tensor) -> Tensor:
     """``sum_t t q_t`` of every layer and token, L x B x T."""
     weights = loop_weights_LBTK.float()

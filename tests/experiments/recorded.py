@@ -49,13 +49,14 @@ def record_sweep(
         proposal = first_of(proposer.next(records))
         if proposal is None:
             break
-        _run_on_paper(ledger, experiment.name, proposal, judge)
+        run_on_paper(ledger, experiment.name, proposal, judge)
     records = ledger.trials(experiment.name)
     ledger.close()
     return experiment, records
 
 
-def _run_on_paper(ledger: Ledger, sweep: str, proposal: Proposal, judge: Judge) -> None:
+def run_on_paper(ledger: Ledger, sweep: str, proposal: Proposal, judge: Judge) -> None:
+    """A trial of a sweep with the outcome that a judge gives it."""
     from dataclasses import replace
 
     from runners.machine.cpu import cpu_name

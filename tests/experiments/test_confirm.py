@@ -28,7 +28,7 @@ from search.record.ledger import Ledger
 from search.record.trial import Proposal
 from spaces.errors import InfeasibleError, RequestError
 from spaces.parameters import count_parameters
-from tests.experiments.recorded import _run_on_paper
+from tests.experiments.recorded import run_on_paper
 from tests.experiments.toy import run_json
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -91,7 +91,7 @@ def planted_sweep(folder: Path, *, changes: tuple[tuple[str, str], ...] = ()) ->
         code_version="test",
     )
     for proposal in grid(experiment, ground):
-        _run_on_paper(ledger, "toy", proposal, planted_loss)
+        run_on_paper(ledger, "toy", proposal, planted_loss)
     ledger.close()
     return str(file), home
 
@@ -131,7 +131,7 @@ def on_paper(home: Path) -> Any:
             code_version="test",
         )
         while (proposal := first_of(proposer.next(ledger.trials(experiment.name)))) is not None:
-            _run_on_paper(ledger, experiment.name, proposal, planted_loss)
+            run_on_paper(ledger, experiment.name, proposal, planted_loss)
             summary.num_run += 1
         ledger.close()
         return summary
@@ -199,7 +199,7 @@ def test_a_forecast_stands_however_many_rows_come_later(tmp_path: Path) -> None:
     for proposal in (each for each in grid(experiment, ground) if each.purpose == "search"):
         config = replace(proposal.config, init_seed=7, data_seed=7)
         again = replace(proposal, config=config, purpose="replicate")
-        _run_on_paper(ledger, "toy", again, lambda each: planted_loss(each) + 0.3)
+        run_on_paper(ledger, "toy", again, lambda each: planted_loss(each) + 0.3)
     ledger.close()
     second = confirmed_on_paper(file, home, seeds=3)
     ledger = Ledger(home)

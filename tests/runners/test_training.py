@@ -68,7 +68,11 @@ def test_a_trial_learns_and_says_what_it_cost(arm: str, sotu_corpus: Corpus) -> 
     assert outcome.device
     assert set(outcome.versions) >= {"python", "torch", "isoflop"}
     assert all(len(layers) == 2 for layers in outcome.readouts.values())
-    assert list(outcome.readouts) == [each.name for each in find_arm(arm).readouts]
+    assert list(outcome.readouts) == [
+        each.name for each in find_arm(arm).readouts_of(config.architecture)
+    ]
+    assert all(point.readouts for point in outcome.curve) == bool(find_arm(arm).readouts)
+    assert outcome.curve[-1].readouts == outcome.readouts
     assert outcome.weights_path is None
 
 

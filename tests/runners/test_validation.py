@@ -26,7 +26,7 @@ from tests.runners.small import SIZES, small_architecture
 
 def measure_of(model: LanguageModel, streams: DeviceStreams, windows: WindowIndices) -> Measurement:
     """The model's measurement, with the names of its arm's readouts."""
-    names = [readout.name for readout in model.arm.readouts]
+    names = [each.name for each in model.arm.readouts_of(model.architecture)]
     sums_of = partial(batch_sums, model)
     return measure(sums_of, streams, windows, context_length=16, names=names)
 
@@ -45,7 +45,7 @@ def test_loss_and_bits_are_those_of_one_plain_pass(arm: str, sotu_corpus: Corpus
     expected_bits = nats.double().sum().item() / math.log(2) / num_bytes
     assert found.bits_per_byte == pytest.approx(expected_bits, rel=1e-6)
     assert all(len(layers) == 2 for layers in found.readouts.values())
-    assert list(found.readouts) == [readout.name for readout in model.arm.readouts]
+    assert list(found.readouts) == [each.name for each in model.arm.readouts_of(model.architecture)]
 
 
 def test_the_result_does_not_depend_on_the_size_of_a_pass(

@@ -142,7 +142,7 @@ def test_readouts_memory_features_and_numbers_derive(name: str) -> None:
     tokens = torch.zeros(2, 16, dtype=torch.long)
     _, readings = LanguageModel(a).hidden_with_readings(tokens)
     values = arm.read(readings)
-    assert list(values) == [readout.name for readout in arm.readouts]
+    assert list(values) == [readout.name for readout in arm.readouts_of(a)]
     assert all(value.shape == (a.num_layers, 2, 16) for value in values.values())
     assert training_memory_bytes(a, sequences=4) > 14 * count_parameters(a).total
     assert all(math.isfinite(feature) for feature in features_of(proposal_of(a, name)))

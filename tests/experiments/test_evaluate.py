@@ -1,0 +1,122 @@
+"""Does ``isoflop evaluate`` score a run, keep that, and show it in MLflow and the leaderboard?"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+
+import polars as pl
+import pytest
+from mlflow import MlflowClient
+
+import isoflop
+from experiments.cli import run
+from runners.mlflow.saved_view import local_tracking_uri
+from search.record.ledger import Ledger
+from tests.experiments.toy import TOML, run_json
+
+pytestmark = pytest.mark.filterwarnings("default")
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a sweep of two arms that keeps its weights, and two tasks."""
+    folder = tmp_path_factory.mktemp("swept")
+    toy = TOML.replace("trials = 6", 'trials = 2\narms = ["dual", "standard"]')
+    toy = toy.replace("[1e9, 2e9]", "[1e9]").replace(
+        "[training]", "[training]\nsave_weights = true"
+    )
+    (folder / "toy.toml").write_text(toy)
+    assert run(["sweep", str(folder / "toy.toml"), "--home", str(folder / "home")]) == 0
+    (folder / "tasks").mkdir()
+    pairs = [
+        {"sentence_good": f"the states of {n:02}", "sentence_bad": f"XQJ ZZKQXJ ZQ {n:02}"}
+        for n in range(30)
+    ]
+    (folder / "tasks" / "blimp.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    texts = [{"text": "the people of the United States " * n} for n in range(1, 6)]
+    (folder / "tasks" / "wiki.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    return folder
+
+
+def test_a_run_is_scored_kept_and_shown(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    home = swept / "home"
+    words = ["--tasks", str(swept / "tasks"), "--home", str(home)]
+    found = run_json(capfd, "evaluate", "toy/0", "--against", "toy/1", *words)
+    by_task = {task["task"]: task for task in found["tasks"]}
+    assert set(by_task) == {"blimp", "wiki"}
+    scores = {score["rule"]: score for score in by_task["blimp"]["scores"]}
+    assert scores["acc"]["value"] > 0.9
+    assert scores["acc"]["p_chance"] < 1e-6
+    assert {each["rule"] for each in by_task["blimp"]["paired"]} == scores.keys() - {"acc_pmi"}
+    items = pl.read_parquet(next((home / "evaluations" / found["config_hash"]).glob("blimp-*")))
+    assert items.height == 30
+    # the leaderboard and MLflow
+    board = isoflop.best("toy", home)
+    entries = {entry.record.config_hash: entry for entry in board.budgets[0].entries}
+    for config_hash in (found["config_hash"], found["against"]):
+        assert "eval.blimp.acc" in entries[config_hash].numbers
+    record = entries[found["config_hash"]].record
+    client = MlflowClient(tracking_uri=local_tracking_uri(home))
+    assert record.mlflow_run_id is not None
+    shown = client.get_run(record.mlflow_run_id).data.metrics
+    assert shown["eval.wiki.bits_per_byte"] == by_task["wiki"]["scores"][0]["value"]
+    assert run(["doctor", "--home", str(home)]) == 0, capfd.readouterr()
+    # what is known is not scored again
+    again = run_json(capfd, "evaluate", "toy/0", *words)
+    assert again["tasks"][0]["evaluated_at"] == found["tasks"][0]["evaluated_at"]
+    assert run(["evaluate", "toy/0", "--against", "toy/0", *words]) == 0
+    table = capfd.readouterr().out
+    assert "acc *" in table
+    assert "+0.0000" in table
+    frame = isoflop.sweep_frame("toy", home)
+    assert frame["eval.blimp.acc"].null_count() == 0
+
+
+def test_best_by_a_score(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    home = ["--home", str(swept / "home")]
+    words = ["--tasks", str(swept / "tasks"), *home]
+    run_json(capfd, "evaluate", "toy/0", "--against", "toy/1", *words)
+    for metric, falls in (("wiki.bits_per_byte", False), ("eval.blimp.acc", True)):
+        found = run_json(capfd, "best", str(swept / "toy.toml"), "--metric", metric, *home)
+        name = f"eval.{metric.removeprefix('eval.')}"
+        values = [entry[name] for entry in found["budgets"][0]["leaderboard"]]
+        assert values == sorted(values, reverse=falls)
+    assert run(["best", str(swept / "toy.toml"), "--metric", "blimp.acc", *home]) == 0
+    assert "eval.blimp.acc" in capfd.readouterr().out
+    assert run(["best", str(swept / "toy.toml"), "--metric", "blimp.none", *home]) == 2
+    assert "eval.wiki.bits_per_byte" in capfd.readouterr().err
+
+
+def test_a_limited_score_is_not_kept(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with contextlib.closing(Ledger(swept / "home")) as ledger:
+        before = ledger.trials("toy")
+    found = run_json(
+        capfd, "evaluate", "toy/0", "--tasks", str(swept / "tasks" / "wiki.jsonl"), "--limit", "2",
+        "--home", str(swept / "home"),
+    )  # fmt: skip
+    assert found["tasks"][0]["num_items"] == 2
+    with contextlib.closing(Ledger(swept / "home")) as ledger:
+        assert ledger.trials("toy") == before
+
+
+def test_a_home_of_the_schema_before_opens_and_follows(
+    swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """It has no evaluations, is read as it is, and has the table once a score is kept."""
+    import shutil
+
+    home = tmp_path / "home"
+    shutil.copytree(swept / "home", home)
+    with contextlib.closing(sqlite3.connect(home / "ledger.sqlite")) as older, older:
+        older.execute("DROP TABLE evaluations")
+        older.execute("PRAGMA user_version = 3")
+    assert isoflop.best("toy", home).budgets[0].entries[0].record.evaluations == ()
+    assert not (home / "ledger.schema-3.sqlite").exists()
+    words = ["--tasks", str(swept / "tasks" / "wiki.jsonl"), "--home", str(home)]
+    run_json(capfd, "evaluate", "toy/0", *words)
+    assert (home / "ledger.schema-3.sqlite").exists()
+    with contextlib.closing(Ledger(home)) as ledger:
+        assert [len(record.evaluations) for record in ledger.trials("toy")] == [1, 0]
