@@ -18,6 +18,7 @@ VERBS = {
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
+    "gates": "where a trained model sends the tokens of a tagged text, with intervals",
     "flops": "the FLOP certificate of one architecture",
     "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
     "ui": "the MLflow UI of this home on 127.0.0.1",

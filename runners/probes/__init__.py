@@ -1,0 +1,1 @@
+"""What does a trained model do with tokens? Probes that write Parquet for `analysis`."""
