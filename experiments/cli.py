@@ -20,6 +20,7 @@ VERBS = {
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
     "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",
     "export": "a run as a Hugging Face folder (--hf); the best one into MLflow's registry (--best)",
+    "gates": "where a trained model sends the tokens of a tagged text, with intervals",
     "flops": "the FLOP certificate of one architecture",
     "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
     "ui": "the MLflow UI of this home on 127.0.0.1",

@@ -1,1 +1,1 @@
-"""What can be measured on a trained model? Items of tasks, one row each, which `analysis` reads."""
+"""What can be measured on a trained model? One row per item or token, which `analysis` reads."""

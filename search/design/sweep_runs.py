@@ -22,6 +22,9 @@ from search.record.numbers import configuration_numbers
 from search.record.trial import Proposal
 from search.record.trial_records import TrialRecord, is_pending, loss_of
 
+PARTS = (("parameters_shared", "parameters_head"), ("parameters_deep",), ("parameters_wide",))
+"""What a trial's row calls the parts that the law across arms tells apart."""
+
 FEWEST_RESULTS = 4
 """Beyond the parameters, from which on residuals tell the noise."""
 
@@ -35,10 +38,7 @@ def law_runs(
     ``costs``: of each, (n,); left out: training FLOPs.
     """
     rows = [configuration_numbers(proposal) for proposal in proposals]
-    parts = [
-        np.array([sum(float(row[f"parameters_{name}"]) for name in names) for row in rows])
-        for names in (("shared", "head"), ("deep",), ("wide",))
-    ]
+    parts = [np.array([sum(float(row[name]) for name in names) for row in rows]) for names in PARTS]
     loops = np.array([float(row.get("num_loops") or 1) for row in rows])
     if not across_arms:
         nothing = np.zeros(len(rows))

@@ -1,0 +1,1 @@
+"""Where do tokens go? What probes wrote, by class and with intervals."""

@@ -1,0 +1,209 @@
+"""How does each class of tokens route, and which differ from all others beyond chance?
+
+Documents are drawn again, as wholes, because words of one text are not independent. A class differs
+where its mean less that of all other tokens does, at 5 % over all classes looked at together (Holm
+1979); the test divides by the bootstrap's standard error, with Student's t for documents less one.
+
+Shapes in names: R resamples, U units that are drawn, C classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from scipy import stats
+
+from analysis.routing.token_classes import token_class
+from spaces.errors import RequestError
+
+Measure = Literal["deep_share", "g_d", "g_w", "expected_loops"]
+By = Literal["class", "tag", "layer", "position"]
+WordGate = Literal["mean", "last"]
+
+FEWEST_UNITS = 10
+"""Documents, or sentences, that hold a class before anything is said of it."""
+LEVEL = 0.05
+EXACTLY_EQUAL = 1e-6
+"""Differences of float32 values no larger are rounding."""
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMean:
+    """One class of tokens."""
+
+    name: str
+    """The class, tag, layer or stretch of positions."""
+    words: int
+    """Words, and tokens of no word, in it."""
+    units: int
+    """Documents (or sentences) that hold any."""
+    mean: float
+    """Mean over its words and all layers."""
+    interval: tuple[float, float] | None
+    """95 % interval of the mean; None where too few units hold the class."""
+    difference: float | None
+    """Mean less that of all other words; None where there are no others."""
+    difference_interval: tuple[float, float] | None
+    """95 % interval of the difference, for this class alone."""
+    p_adjusted: float | None
+    """Of no difference, corrected for all classes looked at."""
+
+    @property
+    def differs(self) -> bool | None:
+        """Whether the difference is beyond chance; None where nothing can be said."""
+        return None if self.p_adjusted is None else self.p_adjusted < LEVEL
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassMeans:
+    """All classes of one probe."""
+
+    measure: Measure
+    by: By
+    unit: Literal["document", "sentence"]
+    """What was drawn again: sentences where there are fewer than `FEWEST_UNITS` documents."""
+    num_units: int
+    classes: tuple[ClassMean, ...]
+    """Largest mean first; layers and positions in order."""
+
+
+def class_means(
+    probe: pl.DataFrame,
+    *,
+    measure: Measure = "deep_share",
+    by: By = "class",
+    word_gate: WordGate = "mean",
+    resamples: int = 2000,
+    seed: int = 0,
+) -> ClassMeans:
+    """Means of a probe's rows by class, with intervals.
+
+    A word counts once: with the mean over its pieces or with its last piece. Raises `RequestError`
+    where the model has no such measure.
+    """
+    values = _word_values(probe, measure, by, word_gate)
+    unit: Literal["document", "sentence"] = "document"
+    if values["document"].n_unique() < FEWEST_UNITS:
+        unit = "sentence"
+    keys = ["document"] if unit == "document" else ["document", "sentence"]
+    sums_UC, counts_UC, names = _tables(values, keys)
+    rng = np.random.default_rng(seed)
+    num_units = len(sums_UC)
+    weights_RU = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=resamples)
+    found = _means(names, sums_UC, counts_UC, weights_RU.astype(float))
+    if by in ("class", "tag"):
+        found.sort(key=lambda each: -each.mean)
+    return ClassMeans(measure=measure, by=by, unit=unit, num_units=num_units, classes=tuple(found))
+
+
+def _word_values(
+    probe: pl.DataFrame, measure: Measure, by: By, word_gate: WordGate
+) -> pl.DataFrame:
+    """One row per word (or token of none): document, sentence, group, value."""
+    if probe[measure].is_null().all():
+        raise RequestError(
+            f"this model has no {measure}: the dual arm has gates, and models whose loops are "
+            f"mixed have expected_loops; use --measure for another"
+        )
+    group = {
+        "class": token_class(),
+        "tag": pl.col("tag"),
+        "layer": pl.col("layer").cast(pl.String),
+        "position": pl.lit("2^") + pl.col("position").log(2).floor().cast(pl.Int32).cast(pl.String),
+    }[by]
+    rows = probe.filter(~is_no_word()) if by == "tag" else probe
+    if word_gate == "last":
+        rows = rows.filter(pl.col("is_last_piece") | is_no_word())
+    own_number = -1 - pl.int_range(pl.len()).over("document", "layer")
+    word = pl.col("word").fill_null(own_number)
+    keys = ["document", "sentence", "group", "unit_word"]
+    return (
+        rows.with_columns(group=group, unit_word=word)
+        .group_by(keys, maintain_order=True)
+        .agg(value=pl.col(measure).cast(pl.Float64).mean())
+    )
+
+
+def is_no_word() -> pl.Expr:
+    """Whether a row of a probe belongs to no word."""
+    return pl.col("word").is_null()
+
+
+def _tables(values: pl.DataFrame, keys: list[str]) -> tuple[Array, Array, list[str]]:
+    """Sums and counts by unit and class."""
+    cells = values.group_by([*keys, "group"]).agg(total=pl.col("value").sum(), count=pl.len())
+    names = sorted(values["group"].unique())
+    units = cells.select(keys).unique(maintain_order=True).sort(keys).with_row_index("unit")
+    cells = cells.join(units, on=keys)
+    place = cells["group"].replace_strict(dict(zip(names, range(len(names)), strict=True)))
+    sums_UC = np.zeros((len(units), len(names)))
+    counts_UC = np.zeros_like(sums_UC)
+    at = (cells["unit"].to_numpy(), place.to_numpy())
+    sums_UC[at], counts_UC[at] = cells["total"].to_numpy(), cells["count"].to_numpy()
+    return sums_UC, counts_UC, names
+
+
+def _means(
+    names: list[str], sums_UC: Array, counts_UC: Array, weights_RU: Array
+) -> list[ClassMean]:
+    held_C = (counts_UC > 0).sum(0)
+    one_1U = np.ones((1, len(sums_UC)))
+    mean_C, difference_C = (each[0] for each in _of_weights(one_1U, sums_UC, counts_UC))
+    means_RC, differences_RC = _of_weights(weights_RU, sums_UC, counts_UC)
+    is_told_C = held_C >= FEWEST_UNITS
+    has_others = len(names) > 1
+    p_C = _adjusted(_p_values(difference_C, differences_RC, len(sums_UC)), is_told_C)
+    return [
+        ClassMean(
+            name=name,
+            words=int(counts_UC[:, place].sum()),
+            units=int(held_C[place]),
+            mean=float(mean_C[place]),
+            interval=_interval(means_RC[:, place]) if is_told_C[place] else None,
+            difference=float(difference_C[place]) if has_others else None,
+            difference_interval=(
+                _interval(differences_RC[:, place]) if is_told_C[place] and has_others else None
+            ),
+            p_adjusted=float(p_C[place]) if is_told_C[place] and has_others else None,
+        )
+        for place, name in enumerate(names)
+    ]
+
+
+def _of_weights(weights_RU: Array, sums_UC: Array, counts_UC: Array) -> tuple[Array, Array]:
+    """Means of classes, and their differences to all else; NaN where a resample has none."""
+    sums_RC, counts_RC = weights_RU @ sums_UC, weights_RU @ counts_UC
+    other_sums, other_counts = (each.sum(1, keepdims=True) - each for each in (sums_RC, counts_RC))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means_RC = np.where(counts_RC > 0, sums_RC / counts_RC, np.nan)
+        others_RC = np.where(other_counts > 0, other_sums / other_counts, np.nan)
+    return means_RC, means_RC - others_RC
+
+
+def _interval(values_R: Array) -> tuple[float, float]:
+    low, high = np.nanquantile(values_R, [LEVEL / 2, 1 - LEVEL / 2])
+    return float(low), float(high)
+
+
+def _p_values(difference_C: Array, differences_RC: Array, num_units: int) -> Array:
+    spread_C = np.sqrt(np.nanmean((differences_RC - difference_C) ** 2, axis=0))
+    spread_C *= np.sqrt(num_units / (num_units - 1))
+    is_equal_C = np.abs(difference_C) <= EXACTLY_EQUAL
+    statistic_C = np.abs(difference_C) / np.maximum(spread_C, EXACTLY_EQUAL / 10)
+    return np.where(is_equal_C, 1.0, 2 * stats.t.sf(statistic_C, num_units - 1))
+
+
+def _adjusted(p_C: Array, is_told_C: NDArray[np.bool_]) -> Array:
+    """Holm's step-down over the classes of which something is said."""
+    adjusted_C, worst = p_C.copy(), 0.0
+    places = [int(place) for place in np.argsort(p_C) if is_told_C[place]]
+    for rank, place in enumerate(places):
+        worst = max(worst, min(1.0, float(p_C[place]) * (len(places) - rank)))
+        adjusted_C[place] = worst
+    return adjusted_C

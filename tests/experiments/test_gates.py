@@ -1,0 +1,71 @@
+"""Does ``isoflop gates`` say where a trained model's tokens go, and what it cannot do?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from experiments.cli import run
+from runners.text.corpus import prepare_corpus
+from runners.trial.training import TrainingOptions, run_trial
+from search.record.ledger import Ledger
+from search.record.trial import Outcome, Proposal
+from spaces.budget import Budget
+from tests.experiments.toy import run_json
+from tests.runners.small import small_trial
+from tests.runners.test_gate_probes import TEXT, written
+
+
+def trained(home: Path, arm: str = "dual", *, keeps_weights: bool = True) -> str:
+    """A home whose sweep ``toy`` is one small trial, trained; its hash."""
+    corpus = prepare_corpus(None, cache_dir=home / "cache")
+    config = small_trial(corpus, arm)
+    budget = Budget(train_flops=1e9)
+    proposal = Proposal(config=config, arm=arm, budget=budget, axes={}, purpose="search")
+    options = TrainingOptions(weights_path=home / "w.safetensors" if keeps_weights else None)
+    *_, outcome = run_trial(config, corpus, options)
+    assert isinstance(outcome, Outcome)
+    ledger = Ledger(home, create=True)
+    ledger.record_sweep(
+        "toy", experiment_json="{}", text_fingerprint=corpus.fingerprint, code_version="test"
+    )
+    ledger.add_trial("toy", proposal)
+    attempt = ledger.start_attempt("toy", config.config_hash)
+    ledger.accept(attempt.id, outcome, spent_flops=1e9)
+    ledger.close()
+    return config.config_hash
+
+
+def words_of(folder: Path, *others: str) -> list[str]:
+    return ["gates", *others, "--conllu", str(written(folder, TEXT)), "--home", str(folder / "h")]
+
+
+def test_a_run_is_probed_by_its_hash_or_as_the_best(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = trained(tmp_path / "h")
+    found = run_json(capfd, *words_of(tmp_path, "toy", "--best"))
+    assert (found["measure"], found["config_hash"]) == ("deep_share", name)
+    assert {each["name"] for each in found["classes"]} >= {"function words", "punctuation"}
+    assert all(each["interval"] is None for each in found["classes"]), "few sentences tell nothing"
+    assert set(pl.read_parquet(found["rows"])["model"]) == {name}
+    again = run_json(capfd, *words_of(tmp_path, name[:8], "--by", "tag"))
+    assert {each["name"] for each in again["classes"]} == {"AUX", "NOUN", "PART", "PUNCT"}
+    assert run(words_of(tmp_path, name, "--by", "layer")) == 0
+    assert "95 % intervals over" in capfd.readouterr().out
+
+
+def test_what_cannot_be_probed_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name = trained(tmp_path / "h", keeps_weights=False)
+    for words, said in (
+        (words_of(tmp_path, "toy", "--best"), "training.save_weights = true"),
+        (words_of(tmp_path, "0000"), "begins those of 0"),
+        (["gates", name, "--home", str(tmp_path / "h")], "needs --conllu FILE"),
+    ):
+        assert run(words) == 2
+        assert said in capfd.readouterr().err
+    wide = trained(tmp_path / "w", "wide")
+    assert run([*words_of(tmp_path, wide)[:-1], str(tmp_path / "w")]) == 2
+    assert "the wide arm has neither" in capfd.readouterr().err
