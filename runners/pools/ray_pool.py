@@ -156,6 +156,9 @@ class RayPool:
         self._looked = 0.0
         self._outage: str | None = None
         self._slots = [self._start() for _ in range(num_workers)]
+        placing = [slot.placing for slot in self._slots]
+        ray.wait(placing, num_returns=len(placing), timeout=PLACE_SECONDS)
+        self._look()
 
     def _start(self, **resources: float) -> _Slot:
         """A new actor that listens."""
