@@ -136,12 +136,20 @@ class Driver:
         while True:
             self._stop_if_asked()
             self._stop_at_hours_cap()
-            is_ending = self._summary.interrupted or self._out_of_hours or self._is_failing()
+            outage = self._pool.outage
+            is_ending = (
+                self._summary.interrupted
+                or self._out_of_hours
+                or self._is_failing()
+                or outage is not None
+            )
             if not is_ending:
                 self._hand_out()
             if self._running:
                 self._listen()
-            elif self._pause is None or is_ending:
+            elif is_ending or (self._pause is None and self._pool.num_workers):
+                if outage is not None:
+                    self._summary.notes.append(outage)
                 return self._summary
             else:
                 time.sleep(POLL_SECONDS)
@@ -375,8 +383,15 @@ class Driver:
         self._lose(attempt_id, running.proposal, WorkerLost(reason=reason))
 
     def _lose(self, attempt_id: int, proposal: Proposal, content: WorkerLost) -> None:
-        """A worker died: try again, unless that happened too often."""
+        """A worker died: try again, unless that happened too often, machines that went apart."""
         self._summary.num_lost += 1
+        if content.with_its_machine:
+            fence = partial(
+                self._ledger.fence, attempt_id, reason=content.reason, state="preempted"
+            )
+            self._write(fence)
+            self._tell("lost", proposal, note=content.reason)
+            return
         attempts = self._records[proposal.config_hash].attempts
         since = itertools.takewhile(lambda each: each.state != "failed", reversed(attempts))
         lost = 1 + sum(attempt.state == "lost" for attempt in since)

@@ -85,7 +85,7 @@ def run_sweep(
             begin(ledger.trials(experiment.name))
         options = worker_options(experiment, corpus)
         pool = (
-            open_pool(experiment, options, home, insecure=insecure)
+            open_pool(experiment, options, home, insecure=insecure, say=say)
             if make_pool is None
             else make_pool(options)
         )
@@ -198,7 +198,12 @@ def worker_options(experiment: Experiment, corpus: Corpus) -> WorkerOptions:
 
 
 def open_pool(
-    experiment: Experiment, options: WorkerOptions, home: Path, *, insecure: bool
+    experiment: Experiment,
+    options: WorkerOptions,
+    home: Path,
+    *,
+    insecure: bool,
+    say: Say | None = None,
 ) -> Pool:
     """The workers that an experiment asks for."""
     workers = experiment.workers
@@ -213,6 +218,7 @@ def open_pool(
         address=workers.address,
         insecure=insecure,
         scratch=ray_scratch(home) if workers.address is None else None,
+        say=say or _nothing,
     )
 
 

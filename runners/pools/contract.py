@@ -45,6 +45,8 @@ class WorkerLost:
 
     reason: str
     """What is known of its end."""
+    with_its_machine: bool = False
+    """Whether its machine went, which is no fault of the trial."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +90,10 @@ class Pool(Protocol):
     @property
     def num_workers(self) -> int:
         """Workers that take assignments."""
+
+    @property
+    def outage(self) -> str | None:
+        """Why no worker will take work any more, and what to do; None while one does or may."""
 
     def has_place(self, assignment: Assignment | None = None) -> bool:
         """Whether a worker can start that attempt now; left out: whether any might be started."""

@@ -33,6 +33,11 @@ class InlinePool:
         """Always one."""
         return 1
 
+    @property
+    def outage(self) -> str | None:
+        """Never: its worker is this process."""
+        return None
+
     def has_place(self, assignment: Assignment | None = None) -> bool:
         """Whether this process takes one more."""
         return self._open.has_place(assignment)

@@ -6,7 +6,7 @@ that listens but is no Ray once `ANSWER_SECONDS` are over.
 
 from __future__ import annotations
 
-import importlib.util
+import os
 import socket
 import subprocess
 import sys
@@ -18,6 +18,7 @@ from spaces.errors import RequestError
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 20.0
 
+TOKENS = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
 NAMED = ("auto", "local")
 """Addresses that are words: the cluster of this machine, and one that is started for the sweep."""
 
@@ -33,30 +34,51 @@ def require_cluster(address: str) -> None:
         return
     if address != "auto":
         host_of(address)
-    if address.startswith("ray://") and importlib.util.find_spec("grpc") is None:
-        raise RequestError(
-            f"joining {redact(address)} needs Ray's client, which is not installed here; "
-            f"`pip install 'ray[client]'`, or name the cluster as HOST:PORT (port 6379 unless it "
-            f"was started with another)"
-        )
-    if address != "auto":
         _require_listening(address, *_place(address))
-    if not address.startswith("ray://"):
-        _require_answer(address)
+    _require_answer(address)
+
+
+def is_this_machine(host: str) -> bool:
+    """Whether a host is one of this machine's own addresses: only those can be bound."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(place)
+    except OSError:
+        return False
+    return True
+
+
+def takes_anybody(address: str) -> bool:
+    """Whether a cluster lets this machine join without any token. Asked by another process."""
+    environment = {name: value for name, value in os.environ.items() if name not in TOKENS}
+    environment |= {
+        "RAY_AUTH_MODE": "disabled",
+        "RAY_gcs_rpc_server_connect_timeout_s": "3",
+    }
+    try:
+        return _join(address, environment).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _place(address: str) -> tuple[str, int]:
     """Host and port. Raises `RequestError`."""
-    scheme, separator, rest = address.rpartition("://")
+    if address.startswith("ray://"):
+        raise RequestError(
+            f"{redact(address)} names Ray's client, which cannot run a sweep: its connection ends "
+            f"with the head's; name the cluster as HOST:PORT, 6379 unless it was started with "
+            f"another"
+        )
     try:
-        parts = urlsplit(f"//{rest}")
+        parts = urlsplit(f"//{address}")
         host, port = parts.hostname, parts.port
     except ValueError:
         host, port = None, None
-    if not host or not port or parts.path or (separator and scheme != "ray"):
+    if not host or not port or parts.path or "://" in address:
         raise RequestError(
-            f"workers.address is auto, HOST:PORT or ray://HOST:PORT, got {redact(address)!r}; a "
-            f"cluster's port is 6379 (of ray:// 10001) unless it was started with another"
+            f"workers.address is auto or HOST:PORT, got {redact(address)!r}; a cluster's port is "
+            f"6379 unless it was started with another"
         )
     return host, port
 
@@ -78,18 +100,23 @@ ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 def _require_answer(address: str) -> None:
     """Let another process join and leave again, since Ray's own wait cannot be cut short."""
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", JOINING, address],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_SECONDS,
-        )
+        done = _join(address, None)
     except subprocess.TimeoutExpired:
         why = f"no answer within {ANSWER_SECONDS:g} s (one that wants a token: RAY_AUTH_MODE=token)"
         raise _nothing_there(address, why) from None
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise _nothing_there(address, lines[-1])
+
+
+def _join(address: str, environment: dict[str, str] | None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", JOINING, address],
+        capture_output=True,
+        text=True,
+        timeout=ANSWER_SECONDS,
+        env=environment,
+    )
 
 
 def _nothing_there(address: str, why: str) -> RequestError:

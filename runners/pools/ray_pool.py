@@ -9,10 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import secrets
 import shutil
 import signal
-from collections.abc import Iterator
-from dataclasses import dataclass
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._private import ray_constants, services
 from ray.exceptions import RayActorError, RayTaskError
 
 from runners.pools.contract import (
@@ -32,12 +36,29 @@ from runners.pools.contract import (
 )
 from runners.pools.open_attempts import OpenAttempts
 from runners.pools.pack import Pack
-from runners.pools.ray_address import NAMED, host_of, require_cluster
+from runners.pools.ray_address import (
+    NAMED,
+    host_of,
+    is_this_machine,
+    require_cluster,
+    takes_anybody,
+)
 from runners.trial.training import StopReason
 from search.record.redaction import redact
 from search.record.trial import Outcome
 from spaces.arms.registry import load_arm_file
 from spaces.errors import RequestError
+
+PLACE_SECONDS = 20.0
+"""A worker that Ray has not placed by then is said to be missing; it imports torch meanwhile."""
+WORKERLESS_SECONDS = 60.0
+"""So long a pool waits, none of whose workers has a machine, for one to come."""
+HEAD_SECONDS = 10.0
+"""So long a cluster's head may be unreachable; after 60 s Ray ends this process, wordless."""
+GONE_SECONDS = 2.0
+"""A worker dies with its raylet, and Ray's head sees the connection of that close at once."""
+LOOK_SECONDS = 1.0
+"""Time between looks at head and machines."""
 
 
 class Worker:
@@ -47,6 +68,10 @@ class Worker:
         for file in options.arm_files:
             load_arm_file(file)
         self._pack = Pack(options)
+
+    def place(self) -> str:
+        """The node that it is on: the answer says that it has one."""
+        return str(ray.get_runtime_context().get_node_id())
 
     def serve(self) -> Iterator[Report]:
         """Reports of all that is ever assigned, streamed."""
@@ -68,6 +93,13 @@ class _Slot:
     actor: Any
     stream: Any
     open: OpenAttempts
+    placing: Any
+    """The answer to come of where it is."""
+    began: float
+    node: str | None = None
+    """Where it is; None until it said so, and until then it is given no work."""
+    is_missed: bool = False
+    """Whether a person was told that it has no machine."""
     is_abandoned: bool = False
     """Given up as silent: still listened to, never given work again."""
 
@@ -84,6 +116,7 @@ class RayPool:
         address: str | None = None,
         insecure: bool = False,
         scratch: Path | None = None,
+        say: Callable[[str], None] = print,
     ) -> None:
         """Start, or join, Ray. Raises `RequestError` where the cluster cannot hold the workers, or
         is another machine's and takes anybody's work (unless ``insecure``).
@@ -96,9 +129,12 @@ class RayPool:
         if address is None:
             require_cores(num_workers, cpus_each)
         else:
+            address = resolve_address(address)
             if not insecure:
                 require_authentication(address)
             require_cluster(address)
+            if not insecure:
+                require_closed(address)
         with _signal_handlers_kept():
             _start_ray(address, num_cpus=(num_workers or 0) * cpus_each, scratch=scratch)
         if num_workers is None:
@@ -114,22 +150,93 @@ class RayPool:
             max_restarts=0,
             max_concurrency=2,  # one thread trains, the other takes what comes meanwhile
         )(Worker)
+        self._say = say
+        self._head = ray.get_runtime_context().gcs_address
+        self._head_seen = self._workers_seen = time.monotonic()
+        self._looked = 0.0
+        self._outage: str | None = None
         self._slots = [self._start() for _ in range(num_workers)]
+        placing = [slot.placing for slot in self._slots]
+        ray.wait(placing, num_returns=len(placing), timeout=PLACE_SECONDS)
+        self._look()
 
     def _start(self, **resources: float) -> _Slot:
         """A new actor that listens."""
         actor = self._actor.options(**resources).remote(self._options)
+        placing = actor.place.remote()
         stream = actor.serve.options(num_returns="streaming").remote()
-        return _Slot(actor=actor, stream=stream, open=OpenAttempts.of(self._options))
+        return _Slot(
+            actor=actor,
+            stream=stream,
+            open=OpenAttempts.of(self._options),
+            placing=placing,
+            began=time.monotonic(),
+        )
 
     @property
     def num_workers(self) -> int:
         """Actors that take work."""
-        return sum(not slot.is_abandoned for slot in self._slots)
+        return sum(slot.node is not None and not slot.is_abandoned for slot in self._slots)
+
+    @property
+    def outage(self) -> str | None:
+        """That the head is gone, or no machine left."""
+        self._look()
+        return self._outage
+
+    def _look(self) -> None:
+        """Hear which workers have a machine by now, whether the head is there, and say what is
+        missing, once."""
+        now = time.monotonic()
+        if self._outage is not None or now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        if not _is_reachable(self._head):
+            if now - self._head_seen > HEAD_SECONDS:
+                self._outage = (
+                    f"the head of the Ray cluster at {self._head} does not answer; start it again "
+                    f"(`ray start --head`), or go on elsewhere with --workers.address or without"
+                )
+            return
+        self._head_seen = now
+        alive = {each["NodeID"] for each in ray.nodes() if each["Alive"]}
+        for slot in list(self._slots):
+            if slot.node is None:
+                self._hear_place(slot, now)
+            elif slot.node not in alive and not slot.open:
+                self._lose(slot, WorkerLost(reason="its machine went", with_its_machine=True))
+        if self.num_workers or any(slot.open for slot in self._slots):
+            self._workers_seen = now
+        elif now - self._workers_seen > WORKERLESS_SECONDS:
+            self._outage = (
+                f"no machine of the Ray cluster at {self._head} has room for a worker; join one "
+                f"(`ray start --address {self._head}`), or lower --workers.cpus-each"
+            )
+
+    def _hear_place(self, slot: _Slot, now: float) -> None:
+        ready, _ = ray.wait([slot.placing], timeout=0)
+        if ready:
+            try:
+                slot.node = ray.get(slot.placing)
+            except RayActorError:  # its machine went, or it could not start: another in its place
+                self._slots.remove(slot)
+                self._slots.append(replace(self._start(), is_missed=slot.is_missed))
+                return
+            if slot.is_missed:
+                self._say(f"a machine came: {self.num_workers} of {len(self._slots)} workers run")
+        elif not slot.is_missed and now - slot.began > PLACE_SECONDS:
+            slot.is_missed = True
+            self._say(
+                f"a worker has no machine to run on: {self.num_workers} of {len(self._slots)} run, "
+                f"and more once a machine comes"
+            )
 
     def _places(self, assignment: Assignment | None) -> list[_Slot]:
         """Actors that take an attempt, those with the least to do first."""
-        willing = [each for each in self._slots if not each.is_abandoned]
+        self._look()
+        if self._outage is not None:
+            return []
+        willing = [each for each in self._slots if each.node and not each.is_abandoned]
         places = [slot for slot in willing if slot.open.has_place(assignment)]
         return sorted(places, key=lambda slot: len(slot.open))
 
@@ -149,6 +256,10 @@ class RayPool:
         busy = {slot.stream: slot for slot in self._slots if slot.open}
         if not busy:
             return []
+        self._look()
+        if self._outage is not None:
+            lost = WorkerLost(reason=self._outage, with_its_machine=True)
+            return [report for slot in busy.values() for report in self._lose(slot, lost)]
         ready, _ = ray.wait(list(busy), num_returns=1, timeout=timeout_seconds)
         more, _ = ray.wait(list(busy), num_returns=len(busy), timeout=0)
         streams = dict.fromkeys([*ready, *more])
@@ -164,7 +275,8 @@ class RayPool:
             raise
         except (RayActorError, StopIteration) as error:
             reason = f"the worker died: {str(error).splitlines()[0] if str(error) else 'no reason'}"
-            return self._lose(slot, WorkerLost(reason=reason))
+            lost = WorkerLost(reason=reason, with_its_machine=_has_gone(slot.node))
+            return self._lose(slot, lost)
         if isinstance(report.content, WorkerLost):
             ray.kill(slot.actor)  # what broke it, a GPU's context say, would break the next attempt
             return [report, *self._lose(slot, report.content, but=report.attempt_id)]
@@ -177,7 +289,7 @@ class RayPool:
     def _lose(self, slot: _Slot, lost: WorkerLost, *, but: int | None = None) -> list[Report]:
         """News that a worker took its open attempts with it; another is put in its place."""
         self._slots.remove(slot)
-        if not slot.is_abandoned:
+        if not slot.is_abandoned and self._outage is None:
             self._slots.append(self._start())
         gone = [attempt_id for attempt_id in slot.open.ids if attempt_id != but]
         return [Report(attempt_id=each, node="", pid=0, content=lost) for each in gone]
@@ -212,12 +324,34 @@ class RayPool:
 
     def close(self) -> None:
         """Let the actors go, leave Ray, and remove what it kept on the disk."""
-        for slot in self._slots:
+        for slot in self._slots if self._outage is None else ():
             ray.kill(slot.actor)
         with _signal_handlers_kept():
             ray.shutdown()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _is_reachable(address: str) -> bool:
+    """Whether the head takes calls, asked below Ray: its own calls would wait for it."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
+            return True
+    except OSError:
+        return False
+
+
+def _has_gone(node: str | None) -> bool:
+    """Whether Ray counts a machine among those that live no more; within some seconds it knows."""
+    if node is None:
+        return True
+    until = time.monotonic() + GONE_SECONDS
+    while time.monotonic() < until:
+        if not any(each["NodeID"] == node and each["Alive"] for each in ray.nodes()):
+            return True
+        time.sleep(0.2)
+    return False
 
 
 def require_authentication(address: str) -> None:
@@ -226,7 +360,7 @@ def require_authentication(address: str) -> None:
     Whoever reaches an open Ray cluster runs code on it, and on whoever joins it. Raises
     `RequestError`.
     """
-    if address in NAMED or host_of(address).lower() in ("localhost", "127.0.0.1", "::1"):
+    if address in NAMED or is_this_machine(host_of(address)):
         return
     places = (os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token")
     has_token = bool(os.environ.get("RAY_AUTH_TOKEN")) or any(
@@ -238,6 +372,36 @@ def require_authentication(address: str) -> None:
         f"a Ray cluster on another machine needs token authentication, but {redact(address)} would "
         f"be joined without; give both sides the same token (`ray get-auth-token --generate`, then "
         f"RAY_AUTH_MODE=token and RAY_AUTH_TOKEN), or add --insecure"
+    )
+
+
+def resolve_address(address: str) -> str:
+    """The address that "auto" stands for: RAY_ADDRESS, or the cluster that this machine is in.
+
+    Raises `RequestError`.
+    """
+    if address != "auto":
+        return address
+    try:
+        found = services.canonicalize_bootstrap_address("auto")
+    except (ConnectionError, ValueError) as error:
+        raise RequestError(redact(f"--workers.address auto finds no cluster: {error}")) from None
+    if found is None:
+        raise RequestError(
+            "--workers.address auto finds no Ray cluster on this machine; start one (`ray start "
+            "--head`), name it as HOST:PORT, or leave --workers.address out"
+        )
+    return str(found)
+
+
+def require_closed(address: str) -> None:
+    """Refuse a Ray of another machine that lets in who has no token, though we have one. Raises
+    `RequestError`."""
+    if address in NAMED or is_this_machine(host_of(address)) or not takes_anybody(address):
+        return
+    raise RequestError(
+        f"the Ray cluster at {redact(address)} takes anybody's work: it was started without token "
+        f"authentication; start it with RAY_AUTH_MODE=token and your token, or add --insecure"
     )
 
 
@@ -257,20 +421,34 @@ def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> N
     if scratch is not None:
         shutil.rmtree(scratch, ignore_errors=True)
     try:
-        if address is None:
-            ray.init(
-                address="local",
-                _temp_dir=None if scratch is None else str(scratch),
-                num_cpus=max(num_cpus, os.cpu_count() or 1),
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+        if address in (None, "local"):
+            with _kept_to_this_machine():
+                ray.init(
+                    address="local",
+                    _temp_dir=None if scratch is None else str(scratch),
+                    num_cpus=max(num_cpus, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
         else:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "locally" if address is None else f"at {address}"
         raise RequestError(redact(f"Ray could not be reached {where}: {error}")) from None
+
+
+@contextlib.contextmanager
+def _kept_to_this_machine() -> Iterator[None]:
+    """Let a Ray that is started here listen on 127.0.0.1 only, and take nobody's work but ours: by
+    a token of this process, in no file."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False  # what Ray itself does where firewalls would ask
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _require(num_workers: int, resource: str, each: int) -> None:

@@ -108,6 +108,7 @@ class Ledger:
         if create:
             make_home(home)
             require_writable(self.path)
+            self.path.touch(mode=0o600)  # nobody else's to read; SQLite's own files take it over
         self.home = home
         self._token: str | None = None
         self._earlier_life: float | None = None

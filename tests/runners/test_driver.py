@@ -57,6 +57,11 @@ class ScriptedPool:
             for report in self._pending
         ]
 
+    @property
+    def outage(self) -> str | None:
+        """None is ever simulated."""
+        return None
+
     def abandon(self, attempt_id: int) -> None:
         self.abandoned.append(attempt_id)
 
@@ -149,6 +154,38 @@ def test_a_lost_worker_costs_an_attempt_and_then_the_trial(tmp_path: Path) -> No
     assert record.outcome is not None
     assert "workers.max_attempts is 3" in (record.outcome.reason or "")
     assert [attempt.state for attempt in record.attempts] == ["lost", "lost", "failed"]
+
+
+def test_machines_that_go_are_not_charged_to_a_trial(tmp_path: Path) -> None:
+    lost = [[WorkerLost(reason="its node died", with_its_machine=True)]] * 5
+    scripts = iter(lost)
+    summary, ledger, _, _ = drive(
+        tmp_path, toy_experiment(trials=1), lambda each: next(scripts, None) or finish(each.config)
+    )
+    (record,) = ledger.trials("toy")
+    assert [each.state for each in record.attempts] == ["preempted"] * 5 + ["complete"]
+    assert (summary.num_failed, summary.num_lost) == (0, 5)
+
+
+def test_without_machines_a_sweep_ends_and_says_why(tmp_path: Path) -> None:
+    class Deserted(ScriptedPool):
+        num_looks = 0
+
+        @property
+        def num_workers(self) -> int:
+            return 0
+
+        @property
+        def outage(self) -> str | None:
+            self.num_looks += 1
+            return "no machine left" if self.num_looks > 3 else None
+
+    summary, ledger, pool, _ = drive(
+        tmp_path, toy_experiment(trials=1), lambda _: [], pool_class=Deserted
+    )
+    assert summary.notes == ["no machine left"]
+    assert pool.assignments == []
+    assert all(not record.attempts for record in ledger.trials("toy"))
 
 
 def test_a_stop_preempts_what_runs_and_the_next_command_goes_on(tmp_path: Path) -> None:

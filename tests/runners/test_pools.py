@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -56,9 +57,17 @@ def attempt(sotu_corpus: Corpus, tmp_path: Path) -> Assignment:
     )
 
 
+def wait_for_place(pool: Pool) -> None:
+    """A worker takes work once it has said where it is."""
+    until = time.monotonic() + 120
+    while not pool.has_place():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
 def run(pool: Pool, attempt: Assignment, *, hear: Callable[[Report], None]) -> Report:
     """The last report of an attempt."""
-    assert pool.has_place()
+    wait_for_place(pool)
     pool.assign(attempt)
     assert not pool.has_place()
     while True:
@@ -66,7 +75,7 @@ def run(pool: Pool, attempt: Assignment, *, hear: Callable[[Report], None]) -> R
             assert report.attempt_id == attempt.attempt_id
             hear(report)
             if isinstance(report.content, Outcome | WorkerLost):
-                assert pool.has_place()
+                wait_for_place(pool)
                 assert pool.num_workers == 1
                 return report
 
