@@ -102,13 +102,12 @@ def _probe(record: TrialRecord, options: GatesOptions, conllu: Path) -> tuple[Pa
     """The rows of a run on a text, and where they are kept."""
     from runners.probes.conllu import read_conllu
     from runners.probes.gates import probe_gates, require_routing
-    from runners.probes.trained_model import load_trained_model, tokenizer_of
+    from runners.trial.trained import load_trained
 
-    model = load_trained_model(record)
-    require_routing(model)
+    trained = load_trained(record, options.home)
+    require_routing(trained.model)
     documents = read_conllu(conllu)[: options.documents or None]
-    tokenizer = tokenizer_of(record.proposal.config.text_fingerprint, options.home / "cache")
-    probe = probe_gates(model, tokenizer, documents, name=record.config_hash)
+    probe = probe_gates(trained.model, trained.tokenizer, documents, name=record.config_hash)
     stem = conllu.name.split(".")[0]
     path = options.out or options.home / "probes" / f"gates-{record.config_hash}-{stem}.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -30,12 +30,16 @@ def host_of(address: str) -> str:
 
 def require_cluster(address: str) -> None:
     """Raise `RequestError` where no Ray cluster can be joined at an address; within 30 s."""
-    if address == "local":
-        return
-    if address != "auto":
-        host_of(address)
+    require_listening(address)
+    if address != "local":
+        _require_answer(address)
+
+
+def require_listening(address: str) -> None:
+    """Raise `RequestError` where an address has no form of one, or nobody listens there; a
+    stranger who does is shown nothing."""
+    if address not in ("local", "auto"):
         _require_listening(address, *_place(address))
-    _require_answer(address)
 
 
 def is_this_machine(host: str) -> bool:

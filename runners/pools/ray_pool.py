@@ -41,6 +41,7 @@ from runners.pools.ray_address import (
     host_of,
     is_this_machine,
     require_cluster,
+    require_listening,
     takes_anybody,
 )
 from runners.trial.training import StopReason
@@ -132,9 +133,10 @@ class RayPool:
             address = resolve_address(address)
             if not insecure:
                 require_authentication(address)
-            require_cluster(address)
+            require_listening(address)
             if not insecure:
-                require_closed(address)
+                require_closed(address)  # before a head is shown our token
+            require_cluster(address)
         with _signal_handlers_kept():
             _start_ray(address, num_cpus=(num_workers or 0) * cpus_each, scratch=scratch)
         if num_workers is None:

@@ -60,7 +60,7 @@ def test_a_run_is_probed_by_its_hash_or_as_the_best(
 def test_what_cannot_be_probed_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     name = trained(tmp_path / "h", keeps_weights=False)
     for words, said in (
-        (words_of(tmp_path, "toy", "--best"), "training.save_weights = true"),
+        (words_of(tmp_path, "toy", "--best"), "--training.save-weights"),
         (words_of(tmp_path, "0000"), "begins those of 0"),
         (["gates", name, "--home", str(tmp_path / "h")], "needs --conllu FILE"),
     ):
