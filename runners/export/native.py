@@ -18,10 +18,13 @@ from spaces.model import LanguageModel
 from spaces.parts.feed_forward import SwiGLU
 from spaces.parts.layers import DeepPath, Layer, LayerStack
 
+NATIVE_ARM = "standard"
+"""The arm whose block is one that transformers has."""
+
 
 def has_native_form(architecture: Architecture) -> bool:
     """Whether transformers has a class of its own for it."""
-    return architecture.arm == "standard"
+    return architecture.arm == NATIVE_ARM
 
 
 def native_config(architecture: Architecture) -> dict[str, Any]:
