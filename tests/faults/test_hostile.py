@@ -185,7 +185,8 @@ def test_insecure_joins_a_remote_cluster_without_a_token(
         raise RequestError(f"Ray joins {address}")
 
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("runners.pools.ray_pool.require_cluster", lambda address: None)
+    for name in ("require_listening", "require_cluster"):
+        monkeypatch.setattr(f"runners.pools.ray_pool.{name}", lambda address: None)
     monkeypatch.setattr("runners.pools.ray_pool._start_ray", joins)
     toy, home = write_toy(tmp_path / "toy"), tmp_path / "home"
     words = ["sweep", str(toy), "--home", str(home), "--workers.pool", "ray"]
