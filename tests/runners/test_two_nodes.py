@@ -18,7 +18,7 @@ from runners.text.corpus import Corpus
 from search.record.trial import Progress
 from tests.runners.small import small_trial
 
-pytestmark = [pytest.mark.faults, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.filterwarnings("default")]
 
 
 @pytest.fixture
