@@ -18,6 +18,7 @@ from search.asked.experiment import Experiment
 from search.design.question import Question
 from search.propose.cells import Ground
 from search.propose.proposer import SweepProposer
+from spaces.errors import RequestError
 
 MakeProposer = Callable[[Experiment, Ground], SweepProposer]
 
@@ -32,7 +33,8 @@ class Round:
 
     round: int
     summary: SweepSummary
-    answer: Answer
+    answer: Answer | None
+    """None where it was stopped before any trial had a result."""
 
 
 def answers(
@@ -50,13 +52,21 @@ def answers(
     aim = question
     for number in range(1, MOST_ROUNDS + 1):
         summary = train(_proposer_for(aim))
-        found = answer(question, fit_sweep(sweep_frame(experiment.name, home)))
+        found = _answer(experiment.name, home, question)
         yield Round(round=number, summary=summary, answer=found)
         is_expected = summary.stopped_by is not None and str(aim) in summary.stopped_by
-        if found.is_enough or not is_expected:
+        if found is None or found.is_enough or not is_expected:
             return
         step = min(LARGEST_STEP, max(LEAST_STEP, question.half_width / found.half_width))
         aim = replace(aim, half_width=aim.half_width * step)
+
+
+def _answer(sweep: str, home: Path, question: Question) -> Answer | None:
+    try:
+        frame = sweep_frame(sweep, home)
+    except RequestError:  # no result yet
+        return None
+    return answer(question, fit_sweep(frame))
 
 
 def _proposer_for(question: Question) -> MakeProposer:

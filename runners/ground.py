@@ -47,6 +47,7 @@ def prepare_ground(
         num_validation_sequences=windows,
         num_train_tokens=corpus.num_train_tokens,
         precision=resolve_precision(experiment),
+        most_side_by_side=most_side_by_side(experiment),
     )
     return corpus, ground
 

@@ -13,6 +13,7 @@ from experiments.setup import ExperimentOptions, json_number, parse_experiment_o
 from search.design.question import parse_question
 from search.record.numbers import configuration_numbers
 from spaces.arms.contract import shape_in_words
+from spaces.errors import RequestError
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class NextOptions(ExperimentOptions):
 def run(argv: list[str]) -> int:
     """Print the next runs."""
     options, experiment = parse_experiment_options(NextOptions, argv, verb="next")
+    if options.runs < 1:
+        raise RequestError(f"--runs takes a whole number from 1, got {options.runs}")
     question = None if options.question is None else parse_question(options.question)
     runs = next_runs(experiment, options.home, question)
     for note in runs.plan.notes:

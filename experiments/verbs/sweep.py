@@ -88,13 +88,13 @@ def _answer(
         question,
         train=lambda make_proposer: _train(options, experiment, make_proposer),
     ):
-        talk(str(found.answer))
-    if options.json:
+        talk(f"round {found.round}: {found.answer or 'no trial has a result yet'}")
+    if found.answer is not None and options.json:
         print_json(found.answer.to_dict() | {"rounds": found.round})
-    else:
+    elif found.answer is not None:
         print(found.answer)
     code = _exit_code(found.summary, again)
-    if code == EXIT_DONE and not found.answer.is_enough:
+    if code == EXIT_DONE and not (found.answer is not None and found.answer.is_enough):
         talk(f"not answered; `isoflop next {options.experiment}` shows what would tell more")
         return EXIT_FAILED
     return code

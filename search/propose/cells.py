@@ -33,6 +33,8 @@ class Ground:
     """Arithmetic of the workers' device, where the experiment leaves it open."""
     num_train_tokens: int | None = None
     """Tokens of the training text; None where it is not limited."""
+    most_side_by_side: int = 1
+    """Trials that a worker trains at once where they are small enough."""
 
 
 @dataclass(frozen=True, kw_only=True)

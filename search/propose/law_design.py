@@ -19,7 +19,7 @@ from search.design.law_model import FloatArray, LawModel
 from search.design.question import ACROSS_ARMS, Question
 from search.design.sweep_runs import Belief, belief, law_runs, prior_design
 from search.limits.law_rows import why_no_law_uses
-from search.limits.packs import LARGEST_PACK, share_in_pack
+from search.limits.packs import share_in_pack
 from search.record.trial import Proposal, TrialConfig
 from search.record.trial_records import TrialRecord, is_pending
 from spaces.arms.contract import find_arm
@@ -41,12 +41,14 @@ class LawDesign:
         question: Question | None = None,
         *,
         num_train_tokens: int | None,
+        most_side_by_side: int = 1,
     ) -> None:
         """Raises `RequestError` where the experiment's law has no such quantity."""
         self.experiment = experiment
         self.question = question
         self.across_arms = len({find_arm(arm).family for arm in experiment.arms}) > 1
         self._num_train_tokens = num_train_tokens
+        self._most_side_by_side = most_side_by_side
         if question is not None and question.name in ACROSS_ARMS and not self.across_arms:
             raise RequestError(
                 f"{question.name} is told by a law across arms, but {experiment.name} has one "
@@ -126,9 +128,8 @@ class LawDesign:
         costs = self._costs(records, offered)
         candidates = law_runs(offered, across_arms=self.across_arms, costs=costs)
         found = self.belief(records)
-        assert found is not None, "what is offered rests on sizes that were tried"
-        design = found.after_all()
-        slopes = self._slopes(found.model)
+        design = found.after_all() if found is not None else prior_design([candidates])
+        slopes = self._slopes(design.model)
         return offered[next_run(design, candidates, slopes, number=len(design.runs))]
 
     def _slopes(self, model: LawModel) -> FloatArray:
@@ -141,7 +142,7 @@ class LawDesign:
     def _costs(self, records: Sequence[TrialRecord], proposals: Sequence[Proposal]) -> list[float]:
         """Training FLOPs that each would add; of a pack's members, their share of its time."""
         longest = _trunks(records) if self.experiment.budget.trunk else {}
-        most = self.experiment.workers.pack or LARGEST_PACK
+        most = self._most_side_by_side
         return [
             proposal.train_flops
             * (1 - _shared(proposal.config, longest))

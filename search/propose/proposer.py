@@ -73,7 +73,12 @@ class SweepProposer:
             for arm in experiment.arms
         ]
         self._search = CellSearch(experiment, ground)
-        self._design = LawDesign(experiment, question, num_train_tokens=ground.num_train_tokens)
+        self._design = LawDesign(
+            experiment,
+            question,
+            num_train_tokens=ground.num_train_tokens,
+            most_side_by_side=ground.most_side_by_side,
+        )
         self._is_for_law = experiment.search.goal == "law" or question is not None
         self._rates = RateModels()
         self._tuning: dict[tuple[object, ...], Proposal | None] = {}

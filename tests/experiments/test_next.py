@@ -111,3 +111,14 @@ def test_a_question_that_stays_open_is_no_success(tmp_path, capfd) -> None:
     assert run([*arguments, "--json"]) == 1
     assert json.loads(capfd.readouterr().out)["is_enough"] is False
     assert run([*arguments, "--confirm", "1e10"]) == 2
+
+
+def test_a_round_that_was_stopped_at_once_has_no_answer(file, tmp_path) -> None:
+    def train(_make_proposer) -> SweepSummary:
+        with contextlib.closing(Ledger(tmp_path, create=True)):
+            return SweepSummary(interrupted=True)
+
+    question = parse_question("a +- 0.1")
+    (only,) = answers(load_experiment(str(file)), tmp_path, question, train=train)
+    assert only.answer is None
+    assert only.summary.interrupted

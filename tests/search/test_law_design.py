@@ -147,3 +147,10 @@ def test_a_pack_makes_small_runs_cheap() -> None:
     long = replace(config, tokens=FEWEST_STEPS * 2 * config.tokens // config.num_steps)
     assert share_in_pack(long, most=8) == pytest.approx(1 / 3)
     assert share_in_pack(long, most=1) == 1
+
+
+def test_a_design_begins_where_no_run_is_one_that_a_law_uses(whole) -> None:
+    design = LawDesign(for_law(), num_train_tokens=None)
+    offered = [each.proposal for each in whole[:20]]
+    assert design.choose([], offered) in offered
+    assert design.choose([], []) is None
