@@ -132,17 +132,21 @@ def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
 
 
 def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> FrontierLine:
-    """N* against C with the line's band, from the smallest optimum to ten times the largest."""
+    """Minima, and N* against C with its band where the exponent stands, from the smallest budget to
+    ten times the largest."""
     found = [curve for curve in fitted.curves if curve.n_star is not None]
     budgets = np.array([curve.budget for curve in found])
     sizes = np.array([curve.n_star for curve in found], dtype=np.float64)
     intervals = np.array(
         [curve.n_star_interval or (np.nan, np.nan) for curve in found], dtype=np.float64
     ).reshape(len(found), 2)
+    stands = None if fitted.parameters["a"] is None else fitted.size_line
+    largest = max(curve.budget for curve in fitted.curves)
     flops, line = np.zeros(0), np.zeros((0, 3))
-    if fitted.size_line is not None:
-        flops = np.geomspace(budgets.min(), budgets.max() * BEYOND, num_points)
-        ends = [fitted.size_line.at(float(x)) for x in flops]
+    if stands is not None:
+        smallest = min(curve.budget for curve in fitted.curves)
+        flops = np.geomspace(smallest, largest * BEYOND, num_points)
+        ends = [stands.at(float(x)) for x in flops]
         line = np.array([(value, low, high) for value, (low, high) in ends])
     return FrontierLine(
         label=label,
@@ -153,9 +157,9 @@ def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> Fron
         line=line[:, 0],
         low=line[:, 1],
         high=line[:, 2],
-        fitted=np.asarray(flops <= (budgets.max() if len(budgets) else 0.0), dtype=np.float64),
-        exponent=None if fitted.size_line is None else fitted.size_line.exponent,
-        exponent_interval=None if fitted.size_line is None else fitted.size_line.exponent_interval,
+        fitted=np.asarray(flops <= largest, dtype=np.float64),
+        exponent=None if stands is None else stands.exponent,
+        exponent_interval=None if stands is None else stands.exponent_interval,
     )
 
 
