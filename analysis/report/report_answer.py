@@ -197,7 +197,8 @@ def _other(standings: Sequence[ConventionStanding], gaps: Sequence[ArmGap], targ
     widths = [g.half_width_nats for g in gaps if g.train_flops == target and g.half_width_nats]
     luck = ""
     if widths and margins:
-        luck = ", within luck" if max(margins) <= min(widths) else ", beyond luck in one of them"
+        is_tie = max(margins) <= min(widths)
+        luck = ", no more than a tie" if is_tie else ", in one of them by more than a tie"
     return f"{flops(target)} FLOPs ({', '.join(firsts)}{luck})"
 
 

@@ -77,16 +77,16 @@ def _pareto_panel(front: ParetoFront) -> ParetoPanel:
         arms.setdefault(each.record.proposal.arm, []).append(each)
     most = MOST_MARKS // max(1, len(arms))
     return ParetoPanel(
-        label=COSTS[front.cost],
+        label=COSTS[front.cost].label,
         clouds={arm: _cloud(arms[arm], front.cost, most) for arm in sorted(arms)},
-        front_costs=np.array([each.costs[front.cost] for each in front.front]),
+        front_costs=np.array([_shown_cost(each, front.cost) for each in front.front]),
         front_losses=np.array([each.loss_nats for each in front.front]),
         front_arms=tuple(each.record.proposal.arm for each in front.front),
     )
 
 
 def _cloud(candidates: Sequence[Candidate], cost: str, most: int) -> Cloud:
-    costs = np.array([each.costs[cost] for each in candidates])
+    costs = np.array([_shown_cost(each, cost) for each in candidates])
     losses = np.array([each.loss_nats for each in candidates])
     chosen = thinned(costs, losses, most)
     return Cloud(
@@ -94,6 +94,10 @@ def _cloud(candidates: Sequence[Candidate], cost: str, most: int) -> Cloud:
         losses=losses[chosen],
         names=tuple(_name(candidates[place]) for place in chosen),
     )
+
+
+def _shown_cost(candidate: Candidate, cost: str) -> float:
+    return candidate.costs[cost] / COSTS[cost].unit_size
 
 
 def _name(candidate: Candidate) -> str:
@@ -131,7 +135,7 @@ def _curves(data: FigureData) -> ReportFigure:
         "dotted: no minimum." + _unmarked(data, "isoflop_curves"),
         panels=tuple(curve_panels(data.curves, colours)),
         legend=tuple(
-            LegendEntry(label=f"{flops(budget)} FLOPs", colour=colour)
+            LegendEntry(label=f"{budget:.2g} FLOPs", colour=colour)
             for budget, colour in colours.items()
         ),
     )
@@ -140,13 +144,19 @@ def _curves(data: FigureData) -> ReportFigure:
 def _frontier(data: FigureData, styles: Mapping[str, ArmStyle]) -> ReportFigure:
     from analysis.show.interactive import frontier_panels
 
+    panels = tuple(frontier_panels(data.lines, data.losses, styles))
+    sizes = (
+        "Best size, N* ~ C^a: minima with 95 % intervals (cut at the panel's edge), the line "
+        "through them with its 95 % band, dashed beyond the data. "
+        if len(panels) > 1
+        else "No curve has a minimum, hence there is no best size. "
+    )
     return ReportFigure(
         name="frontier",
         title="Frontier",
-        caption="Left: N* ~ C^a, sizes at the minima with 95 % intervals (cut at the panel's "
-        "edge), the line through them with its 95 % band, dashed beyond the data. Right: loss of "
-        "the minimum at each budget; open marks: the lowest run, where the curve has no minimum.",
-        panels=tuple(frontier_panels(data.lines, data.losses, styles)),
+        caption=f"{sizes}Lowest loss: that of the minimum at each budget; open marks: the lowest "
+        "run, where the curve has no minimum.",
+        panels=panels,
         legend=tuple(_entry(line.told, styles[line.label]) for line in data.lines),
     )
 

@@ -12,7 +12,7 @@ from analysis.report.page_parts import NO_NUMBER, Table, flops, nats, short
 from analysis.sweep.conventions import ConventionStanding
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import BudgetBoard, Leaderboard
-from analysis.sweep.pareto import COSTS, ParetoFront, on_some_front
+from analysis.sweep.pareto import COSTS, Candidate, ParetoFront, on_some_front
 from search.belief.gaps import ArmGap
 from search.belief.rate_standing import RateStanding
 from search.belief.seed_noise import by_configuration, configuration_key
@@ -39,6 +39,9 @@ CONFIGURATION = (
 
 IN_SHORT = ("arm", "shape", "parameters", "tokens", "seeds", "loss (nats)")
 """What of that is told where all budgets stand together."""
+
+MOST_OPEN_ROWS = 12
+"""Longer tables are folded."""
 
 MOST_REASONS = 3
 """Reasons that are told of each pair of arms; all are in ``isoflop fit --json``."""
@@ -213,7 +216,7 @@ def _gain_cell(gain: Gain) -> str:
 
 
 def pareto_table(fronts: Sequence[ParetoFront]) -> Table:
-    """Every configuration on a front, lowest loss first."""
+    """Every configuration on a front, lowest loss first; marked in the costs of those fronts."""
     rows = []
     for each, costs in on_some_front(fronts):
         proposal = each.record.proposal
@@ -224,19 +227,25 @@ def pareto_table(fronts: Sequence[ParetoFront]) -> Table:
                 flops(proposal.budget.train_flops or 0.0),
                 str(each.seeds),
                 nats(each.loss_nats),
-                *(short(each.costs.get(cost)) for cost in COSTS),
-                ", ".join(COSTS[cost].split(" (")[0] for cost in costs),
+                *(_cost_cell(each, name, marked=name in costs) for name in COSTS),
             )
         )
     return Table(
-        caption="Configurations on a front, lowest loss first",
+        caption="Configurations on a front, lowest loss first; * none that costs as little of this "
+        "does better",
         header=(
-            *("arm", "shape", "budget (FLOPs)", "seeds", "loss (nats)", *COSTS.values()),
-            "on the front of",
+            *("arm", "shape", "budget (FLOPs)", "seeds", "loss (nats)"),
+            *(cost.label for cost in COSTS.values()),
         ),
         rows=tuple(rows),
-        folded=len(rows) > 12,
+        folded=len(rows) > MOST_OPEN_ROWS,
     )
+
+
+def _cost_cell(candidate: Candidate, name: str, *, marked: bool) -> str:
+    value = candidate.costs.get(name)
+    cell = short(None if value is None else value / COSTS[name].unit_size)
+    return f"*{cell}" if marked else cell
 
 
 def conventions_table(standings: Sequence[ConventionStanding]) -> Table:

@@ -38,7 +38,7 @@ from analysis.show.palette import arm_styles
 from analysis.sweep.confirmation import confirmations
 from analysis.sweep.conventions import ConventionStanding, convention_standings
 from analysis.sweep.leaderboard import Leaderboard, leaderboard
-from analysis.sweep.pareto import ParetoFront, pareto_fronts
+from analysis.sweep.pareto import COSTS, ParetoFront, pareto_fronts
 from analysis.sweep.sweep_fit import SweepFit, fit_sweep
 from search.asked.experiment_text import as_toml
 from search.record.ledger import Ledger
@@ -198,9 +198,9 @@ def _conventions(found: SweepFindings) -> Section | None:
         words=(
             "Full counts attention scores over the whole square, causal half of them, projection "
             "none. Trials of a budget cost the same only in the sweep's own convention. In the "
-            "others each arm's best configuration is moved, along the arm's own best "
-            "configurations at neighbouring budgets (loss over ln C), to the FLOPs of the budget's "
-            "first arm; these losses have no interval of their own.",
+            "others each arm's best configuration is moved to the FLOPs of the budget's first arm, "
+            "by the slope of loss over ln C between neighbouring budgets (the median over arms); "
+            "these losses have no interval of their own.",
             survival_of(found.standings, found.board.gaps),
         ),
         tables=(conventions_table(found.standings),),
@@ -210,7 +210,7 @@ def _conventions(found: SweepFindings) -> Section | None:
 def _pareto(found: SweepFindings, figures: dict[str, ReportFigure]) -> Section | None:
     if "pareto" not in figures:
         return None
-    unknown = [front.cost for front in found.fronts if not front.front]
+    unknown = [COSTS[front.cost].name for front in found.fronts if not front.front]
     words = [f"Not recorded, hence no front: {listed(unknown)}."] if unknown else []
     return Section(
         name="pareto",

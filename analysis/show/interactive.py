@@ -30,6 +30,12 @@ from analysis.show.pareto_panel import ParetoPanel
 HEIGHT = 340
 """Pixels of a panel."""
 
+FEWEST_DECADES, MOST_DECADES = 0.7, 3.0
+"""Between these an axis has 1, 2 and 5 of every power of ten as labels."""
+
+OUTLINE = {"color": "white", "width": 1}
+"""Of a mark that stands on others."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class InteractivePanel:
@@ -73,7 +79,7 @@ def _of_budgets(curves: Sequence[IsoflopCurve], colours: Mapping[float, str]) ->
 def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
     budget = f"{curve.budget:.3g} FLOPs"
     told = f"{budget}<br>%{{x:.4s}} parameters<br>%{{y:.4f}} nats<extra></extra>"
-    runs = {"color": colour, "size": 5, "opacity": 0.75}
+    runs = {"color": colour, "size": 6, "opacity": 0.8}
     figure.add_scatter(
         x=curve.sizes, y=curve.losses, mode="markers", marker=runs, hovertemplate=told
     )
@@ -95,7 +101,7 @@ def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
             x=[curve.n_star],
             y=[curve.loss_star],
             mode="markers",
-            marker={"color": colour, "size": 13, "symbol": "star"},
+            marker={"color": colour, "size": 14, "symbol": "star", "line": OUTLINE},
             hovertemplate=f"minimum at {told}",
         )
 
@@ -104,16 +110,24 @@ def frontier_panels(
     lines: Sequence[FrontierLine], losses: Sequence[LossFrontier], styles: Mapping[str, ArmStyle]
 ) -> list[InteractivePanel]:
     """Best size against compute with its band, and the lowest loss against compute."""
-    left = _figure("training FLOPs", "optimal parameters N*")
-    left.update_yaxes(type="log", exponentformat="B")
-    if any(len(line.sizes) for line in lines):
-        left.update_yaxes(range=np.log10(size_range(lines)))
-    for line in lines:
-        _add_line(left, line, styles[line.label])
     right = _figure("training FLOPs", "lowest loss (nats per token)")
     for frontier in losses:
         _add_losses(right, frontier, styles[frontier.label])
-    return [_panel("Best size over compute", left), _panel("Lowest loss over compute", right)]
+    return [*_best_sizes(lines, styles), _panel("Lowest loss over compute", right)]
+
+
+def _best_sizes(
+    lines: Sequence[FrontierLine], styles: Mapping[str, ArmStyle]
+) -> list[InteractivePanel]:
+    """A panel, or none where no curve has a minimum."""
+    if not any(len(line.sizes) for line in lines):
+        return []
+    figure = _figure("training FLOPs", "optimal parameters N*")
+    ends, ticks = np.log10(size_range(lines)), _ticks([line.sizes for line in lines])
+    figure.update_yaxes(type="log", exponentformat="B", range=ends, dtick=ticks)
+    for line in lines:
+        _add_line(figure, line, styles[line.label])
+    return [_panel("Best size over compute", figure)]
 
 
 def _add_losses(figure: go.Figure, frontier: LossFrontier, style: ArmStyle) -> None:
@@ -236,7 +250,21 @@ def _figure(x: str, y: str, *, counts: bool = False) -> go.Figure:
 
 
 def _panel(title: str, figure: go.Figure) -> InteractivePanel:
+    reach = [np.asarray(trace.x, dtype=np.float64) for trace in figure.data]
+    figure.update_xaxes(dtick=_ticks(reach))
     return InteractivePanel(title=title, figure_json=figure.to_json())
+
+
+def _ticks(values: Sequence[FloatArray]) -> str | int | None:
+    """Labels of a logarithmic axis: 1, 2 and 5 of every power of ten; only the powers where that
+    is too many; None, plotly's own, where it is too few."""
+    ends = [each for each in values if len(each)]
+    if not ends:
+        return None
+    decades = np.log10(max(e.max() for e in ends) / min(e.min() for e in ends))
+    if decades < FEWEST_DECADES:
+        return None
+    return "D2" if decades < MOST_DECADES else 1
 
 
 def _add_band(

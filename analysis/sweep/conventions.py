@@ -1,8 +1,9 @@
 """Does the ranking of arms survive another way to count FLOPs?
 
 Trials of a budget cost the same in the sweep's own convention, not in the two others. There each
-arm's best configuration is moved along the arm's own line through its best configurations at
-neighbouring budgets (loss over ln C) to the FLOPs that the budget's first arm took, counted so.
+arm's best configuration is moved to the FLOPs that the budget's first arm took, counted so, by the
+slope of loss over ln C between best configurations of neighbouring budgets: the median over arms,
+since one arm's own slope is the difference of two results, luck and all.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 from search.belief.rate_standing import RateStanding
 from search.belief.seed_noise import by_configuration
@@ -44,6 +45,14 @@ class _Leader:
 
     loss: float
     flops: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Slope:
+    """Nats per unit of ln C about a budget; None where no arm has a neighbouring one."""
+
+    upward: float | None
+    downward: float | None
 
 
 def convention_standings(
@@ -101,7 +110,8 @@ def _ranked(
     there = {arm: leader for (arm, flops), leader in leaders.items() if flops == target}
     first = min(there, key=lambda arm: (there[arm].loss, arm))
     reference = there[first].flops.get(convention)
-    moved = {arm: _moved(leaders, arm, target, convention, reference) for arm in there}
+    slope = _slope(leaders, target, convention)
+    moved = {arm: _moved(own, convention, reference, slope) for arm, own in there.items()}
     order = sorted((loss, arm) for arm, loss in moved.items() if loss is not None)
     ranks = {arm: place for place, (_, arm) in enumerate(order, start=1)}
     listed = sorted(there, key=lambda arm: (ranks.get(arm, math.inf), arm))
@@ -118,44 +128,39 @@ def _ranked(
     ]
 
 
-def _moved(
-    leaders: Mapping[tuple[str, float], _Leader],
-    arm: str,
-    target: float,
-    convention: str,
-    reference: float | None,
-) -> float | None:
-    """The arm's loss at the reference FLOPs; None where nothing tells."""
-    own = leaders[arm, target]
+def _moved(own: _Leader, convention: str, reference: float | None, slope: _Slope) -> float | None:
+    """The loss at the reference FLOPs; None where nothing tells."""
     flops = own.flops.get(convention)
     if reference is None or flops is None:
         return None
     way = math.log(reference / flops)
     if abs(way) <= SAME_COST_LOG:
         return own.loss
-    slope = _slope(leaders, arm, target, convention, upward=way > 0)
-    return None if slope is None else own.loss + slope * way
+    steepness = slope.upward if way > 0 else slope.downward
+    return None if steepness is None else own.loss + steepness * way
 
 
-def _slope(
-    leaders: Mapping[tuple[str, float], _Leader],
-    arm: str,
-    target: float,
-    convention: str,
-    *,
-    upward: bool,
-) -> float | None:
-    """Nats per unit of ln C between the arm's best at this budget and at the next on that side, or
-    on the other where there is none; None with one budget."""
-    budgets = sorted(flops for name, flops in leaders if name == arm)
+def _slope(leaders: Mapping[tuple[str, float], _Leader], target: float, convention: str) -> _Slope:
+    """How loss falls about a budget, by the arms that have its neighbour too."""
+    budgets = sorted({flops for _, flops in leaders})
     place = budgets.index(target)
-    above = budgets[place + 1 : place + 2]
-    below = budgets[max(0, place - 1) : place]
-    neighbours = (above or below) if upward else (below or above)
-    if not neighbours:
+    above = _median_slope(leaders, budgets[place : place + 2], convention)
+    below = _median_slope(leaders, budgets[max(0, place - 1) : place + 1], convention)
+    return _Slope(
+        upward=below if above is None else above, downward=above if below is None else below
+    )
+
+
+def _median_slope(
+    leaders: Mapping[tuple[str, float], _Leader], ends: Sequence[float], convention: str
+) -> float | None:
+    """Nats per unit of ln C from one budget to the next: the median over arms."""
+    if len(ends) < 2:
         return None
-    own, other = leaders[arm, target], leaders[arm, neighbours[0]]
-    if convention not in other.flops:
-        return None
-    apart = math.log(other.flops[convention] / own.flops[convention])
-    return (other.loss - own.loss) / apart if apart else None
+    slopes = []
+    for arm in {name for name, _ in leaders}:
+        pair = [leaders[arm, flops] for flops in ends if (arm, flops) in leaders]
+        costs = [each.flops[convention] for each in pair if convention in each.flops]
+        if len(costs) == 2 and costs[0] != costs[1]:
+            slopes.append((pair[1].loss - pair[0].loss) / math.log(costs[1] / costs[0]))
+    return median(slopes) if slopes else None

@@ -14,12 +14,29 @@ from search.belief.seed_noise import by_configuration
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial_records import TrialRecord, loss_of
 
+
+@dataclass(frozen=True)
+class Cost:
+    """What a user pays, and how it is shown."""
+
+    name: str
+    """In words."""
+    unit: str = ""
+    unit_size: float = 1.0
+    """How many of the row's own unit make one of that."""
+
+    @property
+    def label(self) -> str:
+        """With its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
 COSTS = {
-    "parameters": "parameters",
-    "forward_flops_per_token": "inference FLOPs per token",
-    "peak_memory_bytes": "peak training memory (bytes)",
+    "parameters": Cost("parameters"),
+    "forward_flops_per_token": Cost("inference FLOPs per token"),
+    "peak_memory_bytes": Cost("peak training memory", "GB", 1e9),
 }
-"""Number of a row to what it is called; memory is measured while training, the others are exact."""
+"""By number of a row; memory is measured while training, the others are exact."""
 
 
 @dataclass(frozen=True, kw_only=True)
