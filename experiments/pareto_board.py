@@ -52,9 +52,7 @@ def print_pareto(found: Leaderboard) -> None:
     for row in shown.rows:
         table.add_row(*map(escape, row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
-    print(
-        "means over seeds, all budgets together; on a front: none that costs as little does better"
-    )
+    print("means over seeds, all budgets together")
     _print_missing(fronts)
 
 

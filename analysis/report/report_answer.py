@@ -27,6 +27,11 @@ STATES: dict[Status, str] = {
     "warn": "stand with warnings",
     "refused": "are refused in part or whole",
 }
+ALONE: dict[Status, str] = {
+    "ok": "stands",
+    "warn": "stands with warnings",
+    "refused": "is refused in part or whole",
+}
 
 
 def question_of(sweep: SweepRecord) -> str:
@@ -133,10 +138,8 @@ def _with_compute(trends: Sequence[GapTrend]) -> str:
         ]
         return f"With compute: {'; '.join(told)}."
     if trends:
-        return (
-            "From which compute on one arm is better than another the data do not tell, for any of "
-            f"the {counted(len(trends), 'pair')} of arms."
-        )
+        pairs = f", for any of the {len(trends)} pairs of arms" if len(trends) > 1 else ""
+        return f"From which compute on one arm is better than another the data do not tell{pairs}."
     return ""
 
 
@@ -163,7 +166,9 @@ def _laws(fitted: SweepFit | None) -> str:
     fits = [arm.surface for arm in fitted.arms] + ([fitted.capacity] if fitted.capacity else [])
     states = Counter(fit.status for fit in fits)
     told = [f"{states[status]} {words}" for status, words in STATES.items() if states[status]]
-    return f"Of {counted(len(fits), 'fitted law')}, {listed(told)}."
+    if len(fits) == 1:
+        return f"The one fitted law {ALONE[fits[0].status]}."
+    return f"Of {len(fits)} fitted laws, {listed(told)}."
 
 
 def survival_of(standings: Sequence[ConventionStanding], gaps: Sequence[ArmGap]) -> str:

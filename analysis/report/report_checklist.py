@@ -19,6 +19,8 @@ from search.record.trial import TrialConfig
 from search.record.trial_records import SweepRecord, TrialRecord
 from spaces.parameters import count_parameters
 
+UNTESTED = "no: no forecast at a larger budget was trained (isoflop sweep --confirm does that)"
+
 
 @dataclass(frozen=True, kw_only=True)
 class ChecklistItem:
@@ -43,7 +45,7 @@ def training_items(
 def law_items(fit: Fit, notes: Sequence[str], confirmed: Sequence[str] = ()) -> list[ChecklistItem]:
     """What was fitted, to what, and how. ``notes``: how rows were chosen and losses corrected;
     ``confirmed``: what its forecasts at larger budgets were worth, in words."""
-    tested = {"Tested on runs it never saw?": "; ".join(confirmed) or None}
+    tested = {"Tested on runs it never saw?": "; ".join(confirmed) or UNTESTED}
     return [
         *_items("Hypothesis", _hypothesis(fit)),
         *_items("Data", _data(fit, notes)),

@@ -45,6 +45,7 @@ from search.record.ledger import Ledger
 from search.record.redaction import redact
 from search.record.spending import spending
 from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.arms.registry import BUILT_IN
 from spaces.errors import RequestError
 
 
@@ -264,7 +265,13 @@ def _reproduce(found: SweepFindings) -> Section:
     ]
     if sweep.commit.endswith("+"):
         words.append("The checkout had changes that are in no commit.")
-    command = f"{checkout}isoflop sweep {sweep.name}.toml\nisoflop report {sweep.name}.toml"
+    own = [arm for arm in found.asked["arms"] if arm not in BUILT_IN]
+    if own:
+        words.append(f"FILE is the Python file of {listed(own)}, which is not part of isoflop.")
+    arms = " --arms-from FILE" if own else ""
+    command = (
+        f"{checkout}isoflop sweep {sweep.name}.toml{arms}\nisoflop report {sweep.name}.toml{arms}"
+    )
     return Section(
         name="reproduce",
         title="How to reproduce",

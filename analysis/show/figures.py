@@ -58,6 +58,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return paths
 
 
+def _plain(name: str) -> str:
+    """A name that is no mathematics, whatever it holds."""
+    return name.replace("$", r"\$")
+
+
 def _panels(num: int) -> tuple[Figure, list[Any]]:
     columns = 2 if num == 4 else min(num, 3)
     rows = -(-num // columns)
@@ -125,7 +130,7 @@ def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
             axis.set_xlabel("parameters")
             axis.set_ylabel("loss (nats per token)")
             found = sum(curve.n_star is not None for curve in panel.curves)
-            axis.set_title(f"{panel.title}: {found} of {len(panel.curves)} with a minimum")
+            axis.set_title(f"{_plain(panel.title)}: {found} of {len(panel.curves)} with a minimum")
         handles = [
             Line2D([], [], marker="o", linestyle="-", color=colour, label=f"{budget} FLOPs")
             for budget, colour in colours.items()
@@ -178,7 +183,7 @@ def _draw_losses(axis: Any, frontier: LossFrontier, style: ArmStyle) -> None:
     curve, budgets, lowest = frontier.from_curve > 0, frontier.budgets, frontier.losses
     axis.plot(budgets, lowest, "-", color=style.colour, linewidth=0.8)
     mark = {"marker": style.marker, "color": style.colour, "markersize": 4, "linestyle": ""}
-    axis.plot(budgets[curve], lowest[curve], label=frontier.label, **mark)
+    axis.plot(budgets[curve], lowest[curve], label=_plain(frontier.label), **mark)
     axis.plot(budgets[~curve], lowest[~curve], fillstyle="none", **mark)
 
 
@@ -192,7 +197,7 @@ def _draw_line(axis: Any, line: FrontierLine, style: ArmStyle) -> None:
         rows = np.isfinite(line.intervals).all(-1)
         axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
     mark = {"marker": style.marker, "color": colour, "markersize": 4, "linestyle": ""}
-    axis.plot(line.budgets, line.sizes, label=line.told, **mark)
+    axis.plot(line.budgets, line.sizes, label=_plain(line.told), **mark)
 
 
 def draw_gaps(panels: Sequence[GapPanel]) -> Figure:
@@ -224,9 +229,9 @@ def _draw_gap(axis: Any, panel: GapPanel, styles: Mapping[str, ArmStyle]) -> Non
         axis.plot(ends, [0.0, 0.0], "-", color="black", linewidth=3.0, alpha=0.35)
         axis.plot(zero, 0.0, "*", color="black", markersize=9)
     _log_scale(axis)
-    axis.set_title(panel.title)
+    axis.set_title(_plain(panel.title))
     axis.set_xlabel("training FLOPs")
-    axis.set_ylabel(panel.label)
+    axis.set_ylabel(_plain(panel.label))
 
 
 def draw_pareto(panels: Sequence[ParetoPanel]) -> Figure:
@@ -240,7 +245,7 @@ def draw_pareto(panels: Sequence[ParetoPanel]) -> Figure:
             axis.set_xlabel(panel.label)
             axis.set_ylabel("loss (nats per token)")
         handles = [
-            Line2D([], [], marker=style.marker, linestyle="", color=style.colour, label=arm)
+            Line2D([], [], marker=style.marker, linestyle="", color=style.colour, label=_plain(arm))
             for arm, style in styles.items()
         ]
         figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)))

@@ -13,7 +13,8 @@ import pytest
 
 from analysis.report.page_parts import Table, listed
 from analysis.report.report_answer import survival_of
-from analysis.report.report_figures import figure_data
+from analysis.report.report_checklist import training_items
+from analysis.report.report_figures import draw_on_paper, figure_data
 from analysis.report.report_page import render
 from analysis.report.sweep_report import SweepFindings, data_of, find_out, findings_of, report_of
 from analysis.show.palette import COLOURS, arm_styles, budget_colours
@@ -27,7 +28,7 @@ from spaces.arms import registry
 from spaces.arms.contract import find_arm
 from tests.many_trials import many_trials
 
-EVIL = "<script>alert('x')</script>"
+EVIL = "<script>alert('$\\frac{x$')</script>"
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +106,9 @@ def test_a_page_loads_nothing(page: str) -> None:
     assert "default-src 'none'" in words
 
 
-def test_what_users_named_is_escaped(found: SweepFindings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_users_named_is_escaped(
+    found: SweepFindings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """An arm of somebody's own, and a sweep's name that no experiment may have."""
     wide = type(find_arm("wide"))
     evil_arm = type("Evil", (wide,), {"name": EVIL, "family": EVIL})()
@@ -120,6 +123,7 @@ def test_what_users_named_is_escaped(found: SweepFindings, monkeypatch: pytest.M
     sweep = replace(found.sweep, name=EVIL, code_version=EVIL, experiment_json=json.dumps(asked))
     evil = findings_of(sweep, records)
     page = render(report_of(evil, data_of(evil)), {})
+    assert draw_on_paper(data_of(evil), tmp_path)
     assert EVIL not in page
     assert html.escape(EVIL, quote=False).replace("'", "&#39;") in page
     assert page.count("<script") == 3 + without_own_scripts(page)
@@ -160,7 +164,12 @@ def test_every_law_has_the_checklist_and_says_what_is_unknown(found: SweepFindin
         assert answers["Form"] == arm.surface.law.formula
         assert answers["How many points?"].startswith(str(arm.surface.points.num_rows))
         assert answers["Objective"] == arm.surface.estimator.convention
-        assert answers["Tested on runs it never saw?"].startswith("unknown")
+        assert answers["Tested on runs it never saw?"].startswith("no: no forecast")
+    training = {item: answer for _, item, answer in said.section("laws").tables[-1].rows}
+    assert training["Optimiser"].startswith("AdamW")
+    assert training["Is text repeated?"] == "at most 0.5 epochs"
+    unknown = training_items(found.sweep, found.asked, [])
+    assert {each.question for each in unknown if each.answer is None} >= {"Optimiser", "Schedule"}
 
 
 def test_fronts_are_what_nothing_beats(found: SweepFindings) -> None:
