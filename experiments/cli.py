@@ -18,6 +18,7 @@ VERBS = {
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
+    "report": "one HTML page of a sweep that needs no network: answer, figures, laws, checklist",
     "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",
     "export": "a run as a Hugging Face folder (--hf); the best one into MLflow's registry (--best)",
     "gates": "where a trained model sends the tokens of a tagged text, with intervals",
