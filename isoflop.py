@@ -4,6 +4,7 @@ from analysis.fit.fit_result import Fit, Prediction
 from analysis.fit.fitting import fit
 from analysis.laws.law import Bounds, Law, Term
 from analysis.points.sweep_frame import frame_of, sweep_frame
+from analysis.report.report_page import WrittenReport, report
 from analysis.sweep.leaderboard import Leaderboard, best
 from analysis.sweep.sweep_fit import SweepFit, fit_sweep
 from analysis.sweep.sweep_status import SweepStatus, status
@@ -70,6 +71,7 @@ __all__ = [
     "TrainingRecipe",
     "TrialConfig",
     "Waiting",
+    "WrittenReport",
     "best",
     "certify",
     "count_active_parameters",
@@ -84,6 +86,7 @@ __all__ = [
     "load_experiment",
     "plain_price",
     "plan",
+    "report",
     "run_sweep",
     "solve",
     "status",

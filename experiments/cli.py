@@ -18,9 +18,11 @@ VERBS = {
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
+    "report": "one HTML page of a sweep that needs no network: answer, figures, laws, checklist",
     "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",
     "export": "a run as a Hugging Face folder (--hf); the best one into MLflow's registry (--best)",
     "gates": "where a trained model sends the tokens of a tagged text, with intervals",
+    "intervene": "what a route is worth: the loss where tokens are forced, less that of controls",
     "flops": "the FLOP certificate of one architecture",
     "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
     "ui": "the MLflow UI of this home on 127.0.0.1",
@@ -32,7 +34,7 @@ EXIT_DONE, EXIT_FAILED, EXIT_WRONG_REQUEST, EXIT_INTERRUPTED = 0, 1, 2, 130
 
 def usage() -> str:
     """The top-level help text."""
-    verbs = "\n".join(f"  {verb:<8} {summary}" for verb, summary in VERBS.items())
+    verbs = "\n".join(f"  {verb:<9} {summary}" for verb, summary in VERBS.items())
     return f"""usage: isoflop VERB [...]
 
 Architectures that all cost the same, searched; scaling laws that can be trusted.

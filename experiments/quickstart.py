@@ -11,14 +11,14 @@ NEXT = """
 What next?
   isoflop ui                                 the runs in your browser (then open the link above)
   isoflop best quickstart --top 0            every result
-  isoflop sweep quickstart --trials 60       twenty more trials; nothing runs twice
+  isoflop sweep quickstart --trials 60       sixteen more trials; nothing runs twice
   isoflop plan my_experiment.toml            your own question: copy experiments/quickstart.toml
   isoflop fit --table points.csv --law chinchilla    a law of your own table"""
 
 
 def main() -> int:
     """Run the quickstart in the default home; the exit code is the first that is not 0."""
-    talk(f"quickstart: five families at four FLOP budgets, into {default_home()}")
+    talk(f"quickstart: dual-path and ordinary models at four FLOP budgets, into {default_home()}")
     for words in (["sweep", "quickstart"], ["fit", "quickstart"]):
         code = run([*words, *sys.argv[1:]])
         if code:

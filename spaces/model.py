@@ -8,7 +8,8 @@ Shapes in names: B batch, T tokens, D width, C channels, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,9 @@ from spaces.parts.weights import (
     declared_parameters,
     require_declared_state,
 )
+
+Body: TypeAlias = "Callable[[Tensor, Rotation], tuple[Tensor, Readings]]"
+"""What runs between embedding and final norm."""
 
 
 class LanguageModel(nn.Module):
@@ -70,11 +74,16 @@ class LanguageModel(nn.Module):
         """The state after the final norm, before the head (B x T x D)."""
         return self.hidden_with_readings(tokens_BT)[0]
 
-    def hidden_with_readings(self, tokens_BT: Tensor) -> tuple[Tensor, Readings]:
-        """The state before the head, and what the body tells of itself."""
+    def hidden_with_readings(
+        self, tokens_BT: Tensor, *, body: Body | None = None
+    ) -> tuple[Tensor, Readings]:
+        """The state before the head, and what the body tells of itself.
+
+        ``body`` runs in the place of the arm's.
+        """
         rotation = self._rotation(tokens_BT.shape[1])
         x_BTD = self.embedding.look_up(tokens_BT, self.head.weight.dtype)
-        x_BTD, readings = self.layers(x_BTD, rotation)
+        x_BTD, readings = (body or self.layers)(x_BTD, rotation)
         return self.final_norm(x_BTD), readings
 
     def _rotation(self, num_tokens: int) -> Rotation:

@@ -34,9 +34,11 @@ def test_imports_point_one_way() -> None:
 
 DOORS = {
     "fvcore": "spaces.certificate",
+    "jinja2": "analysis.report.report_page",
     "matplotlib": "analysis.show",
     "mlflow": "runners.mlflow",
     "optuna": "search.propose.samplers",
+    "plotly": "analysis.show.interactive",
     "transformers": "runners.export.modeling_isoflop",
     "ray": "runners.pools.ray_pool",
     "triton": "runners.engine.kernels",

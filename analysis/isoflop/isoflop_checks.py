@@ -12,6 +12,9 @@ from analysis.judge.fit_certificate import Reason, Status
 FEWEST_CURVES = 3
 """Two optima give a slope without any error."""
 
+WEAK = 0.5
+"""Of an exponent's value: half-widths beyond are a warning, beyond the value itself a refusal."""
+
 SUM_TOLERANCE = 0.05
 """a + b is 1 where C = 6 N D; a larger distance means that the curves or the FLOPs are off."""
 
@@ -39,19 +42,61 @@ def curve_reasons(
             )
         )
         return reasons
-    total = size_line.exponent + token_line.exponent
-    if abs(total - 1.0) > SUM_TOLERANCE:
-        reasons.append(
-            Reason(
-                code="exponents-do-not-sum",
-                status="warn",
-                message=(
-                    f"a + b = {total:.3f}, away from 1: sizes and tokens at the optima do not "
-                    "multiply up to the FLOPs; check what params and FLOPs count"
-                ),
-            )
+    return reasons + line_reasons(size_line, token_line)
+
+
+def pooled_reasons(why_none: str) -> list[Reason]:
+    """That one curve over all budgets gives no exponents."""
+    return [Reason(code="no-pooled-curve", status="refused", message=why_none)]
+
+
+def line_reasons(size_line: PowerLine, token_line: PowerLine) -> list[Reason]:
+    """What speaks against exponents by themselves: intervals too wide to use, a sum that is not 1.
+
+    The limits are those of a law's exponents: refused where the half-width exceeds the value.
+    """
+    return [
+        *_width_reasons("a", ("a", "n_coefficient", "n_star"), size_line),
+        *_width_reasons("b", ("b", "d_coefficient", "d_star"), token_line),
+        *_sum_reasons(size_line, token_line),
+    ]
+
+
+def _width_reasons(name: str, concerned: tuple[str, ...], line: PowerLine) -> list[Reason]:
+    low, high = line.exponent_interval
+    half, value = (high - low) / 2, abs(line.exponent)
+    if half <= WEAK * value:
+        return []
+    poorly = half <= value
+    return [
+        Reason(
+            code="weak" if poorly else "not-identified",
+            status="warn" if poorly else "refused",
+            parameters=concerned,
+            message=(
+                f"{name} = {line.exponent:.3g} with interval {low:.3g} to {high:.3g}: the rows "
+                f"{'determine it poorly' if poorly else 'do not determine it'}; more sizes and "
+                f"budgets, or replicates, would narrow it"
+            ),
         )
-    return reasons
+    ]
+
+
+def _sum_reasons(size_line: PowerLine, token_line: PowerLine) -> list[Reason]:
+    """Sizes and tokens at the optima multiply up to the FLOPs, so that a + b is 1."""
+    total = size_line.exponent + token_line.exponent
+    if abs(total - 1.0) <= SUM_TOLERANCE:
+        return []
+    return [
+        Reason(
+            code="exponents-do-not-sum",
+            status="warn",
+            message=(
+                f"a + b = {total:.3f}, away from 1: sizes and tokens at the optima do not "
+                "multiply up to the FLOPs; check what params and FLOPs count"
+            ),
+        )
+    ]
 
 
 def surface_reasons(

@@ -2,7 +2,8 @@
 
 The optima are put beside the parametric surface (Approach 3) on the same rows; the two are never
 averaged, their disagreement is stated. Approach 2 is biased even without noise wherever the two
-exponents differ (see docs/laws.md).
+exponents differ (see docs/laws.md). ``pooled`` takes the exponents from one curve over all budgets,
+the other methods from a line through every budget's own minimum.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import polars as pl
@@ -19,8 +20,15 @@ import polars as pl
 from analysis.fit.fit_assembly import default_flops
 from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
-from analysis.isoflop.isoflop_checks import FEWEST_CURVES, curve_reasons, surface_reasons
+from analysis.isoflop.isoflop_checks import (
+    FEWEST_CURVES,
+    curve_reasons,
+    line_reasons,
+    pooled_reasons,
+    surface_reasons,
+)
 from analysis.isoflop.isoflop_curves import CurveMethod, IsoflopCurve, fit_curve
+from analysis.isoflop.pooled_curve import PooledRuns, pooled_line
 from analysis.isoflop.power_line import PowerLine, power_line
 from analysis.judge.fit_certificate import Certificate, Reason, Status
 from analysis.judge.table_checks import require_positive, table_reasons
@@ -29,6 +37,8 @@ from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
 from spaces.shown import Block, Shown, Table, interval_cell
+
+IsoflopMethod = Literal["pooled", CurveMethod]
 
 PARAMETERS = ("a", "b", "n_coefficient", "d_coefficient")
 """``N* = n_coefficient C^a`` and ``D* = d_coefficient C^b``."""
@@ -39,11 +49,12 @@ class IsoflopFit(Shown):
     """Curves, their optima and exponents, beside the surface fit on the same rows."""
 
     points: Points
-    method: CurveMethod
+    method: IsoflopMethod
+    """Where the exponents come from; curves of ``pooled`` are drawn as parabolas."""
     curves: tuple[IsoflopCurve, ...]
     """One per budget, ascending."""
     size_line: PowerLine | None
-    """N* against C; None with fewer than three optima."""
+    """N* against C; None where there is none."""
     token_line: PowerLine | None
     """D* against C."""
     other_exponents: Mapping[str, float | None]
@@ -197,7 +208,7 @@ class IsoflopFit(Shown):
 def fit_isoflop(
     table: Path | str | pl.DataFrame | Points,
     *,
-    method: CurveMethod = "parabola",
+    method: IsoflopMethod = "parabola",
     roles: Mapping[str, str] | None = None,
     tokens_from_flops: str | None = None,
     keep: Sequence[str] = (),
@@ -205,21 +216,24 @@ def fit_isoflop(
     with_surface: bool = True,
     surface: Fit | None = None,
 ) -> IsoflopFit:
-    """Curves and exponents of a table with budgets. Raises `RequestError` where it has none.
+    """Curves and exponents of a table with budgets. Raises `RequestError` where it has none, or
+    where the method is unknown.
 
     ``surface`` is a fit of the same rows where one exists; otherwise it is made, if asked for.
     """
     require_positive("--at-flops", at_flops)
+    if method not in get_args(IsoflopMethod):
+        raise RequestError(f"--curve takes {', '.join(get_args(IsoflopMethod))}, got {method!r}")
     began = time.perf_counter()
     points = isoflop_points(table, roles=roles, tokens_from_flops=tokens_from_flops, keep=keep)
-    curves = curves_of(points, method)
-    size_line, token_line = _lines(curves)
+    curves = curves_of(points, "parabola" if method == "pooled" else method)
+    size_line, token_line, against = _lines(points, curves, method)
     at_flops = tuple(at_flops) or default_flops(points)
     if surface is None and with_surface:
         surface = fit("chinchilla", points, at_flops=at_flops)
     reasons = [_of_curves(reason) for reason in table_reasons(points, law_named("chinchilla"))]
     withheld = [reason for reason in reasons if reason.status == "refused"]
-    reasons += curve_reasons(curves, size_line, token_line)
+    reasons += against
     reasons += surface_reasons(size_line, surface, at_flops)
     return IsoflopFit(
         points=points,
@@ -235,7 +249,7 @@ def fit_isoflop(
             assumes="rows of one budget may share noise; budgets are independent",
             measures={
                 "num_optima": sum(curve.n_star is not None for curve in curves),
-                "log_scatter_of_n_star": None if size_line is None else size_line.scatter,
+                "scatter": None if size_line is None else size_line.scatter,
             },
         ),
         at_flops=at_flops,
@@ -243,11 +257,17 @@ def fit_isoflop(
     )
 
 
-def _other_exponents(points: Points, method: CurveMethod) -> dict[str, float | None]:
-    """The exponent a by the other curve forms."""
-    forms: tuple[CurveMethod, ...] = ("parabola", "cubic", "akima")
-    lines = {form: _lines(curves_of(points, form))[0] for form in forms if form != method}
-    return {form: None if line is None else line.exponent for form, line in lines.items()}
+def size_line_of(points: Points, method: IsoflopMethod) -> PowerLine | None:
+    """The line of N* against C by one method; None where it has none."""
+    curves = () if method == "pooled" else curves_of(points, method)
+    return _lines(points, curves, method)[0]
+
+
+def _other_exponents(points: Points, method: IsoflopMethod) -> dict[str, float | None]:
+    """The exponent a by the other methods."""
+    others = [each for each in get_args(IsoflopMethod) if each != method]
+    lines = {other: size_line_of(points, other) for other in others}
+    return {other: None if line is None else line.exponent for other, line in lines.items()}
 
 
 def _withheld(curve: IsoflopCurve, reasons: list[Reason]) -> IsoflopCurve:
@@ -311,12 +331,33 @@ def curves_of(points: Points, method: CurveMethod) -> tuple[IsoflopCurve, ...]:
     return tuple(sorted(curves, key=lambda curve: curve.budget))
 
 
-def _lines(curves: Sequence[IsoflopCurve]) -> tuple[PowerLine | None, PowerLine | None]:
-    """Lines of N* and D* against C over the curves that have a minimum."""
+def _lines(
+    points: Points, curves: Sequence[IsoflopCurve], method: IsoflopMethod
+) -> tuple[PowerLine | None, PowerLine | None, list[Reason]]:
+    """Lines of N* and D* against C, and what speaks against them."""
+    if method == "pooled":
+        size, tokens = (_pooled(points, name) for name in ("params", "tokens"))
+        if isinstance(size, str) or isinstance(tokens, str):
+            return None, None, pooled_reasons(size if isinstance(size, str) else str(tokens))
+        return size, tokens, line_reasons(size, tokens)
     found = [(c.budget, c.n_star, c.d_star) for c in curves if c.n_star and c.d_star]
     if len(found) < FEWEST_CURVES:
-        return None, None
-    flops, sizes, tokens = (
+        return None, None, curve_reasons(curves, None, None)
+    flops, sizes, numbers = (
         np.array(column, dtype=np.float64) for column in zip(*found, strict=True)
     )
-    return power_line(flops, sizes), power_line(flops, tokens)
+    lines = power_line(flops, sizes), power_line(flops, numbers)
+    return *lines, curve_reasons(curves, *lines)
+
+
+def _pooled(points: Points, column: str) -> PowerLine | str:
+    assert points.budgets is not None
+    assert points.flops is not None
+    return pooled_line(
+        PooledRuns(
+            log_flops=np.log(points.flops),
+            log_sizes=np.log(points.columns[column]),
+            log_losses=np.log(points.losses),
+            budgets=points.budgets,
+        )
+    )

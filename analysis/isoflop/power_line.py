@@ -15,41 +15,43 @@ class PowerLine:
     """A straight line through logarithms, ``y = coefficient * C^exponent``."""
 
     exponent: float
-    log_coefficient: float
+    level: float
+    """ln y at the centre."""
     centre: float
-    """Mean of log C."""
+    """Of ln C."""
+    covariance: FloatArray
+    """Of level and exponent, (2, 2)."""
+    degrees: int
+    """Degrees of freedom that the covariance rests on."""
     scatter: float
-    """Standard deviation of log y about the line."""
-    spread: float
-    """Sum of squares of log C about its mean."""
-    num_points: int
+    """Standard deviation of what was fitted about the line: of ln y, or of log losses."""
 
     @property
-    def critical(self) -> float:
-        """Student's t for 95 % with ``num_points - 2`` degrees of freedom."""
-        return float(stats.t.ppf(0.975, self.num_points - 2))
+    def log_coefficient(self) -> float:
+        """ln of the coefficient."""
+        return self.level - self.exponent * self.centre
 
     @property
     def exponent_interval(self) -> tuple[float, float]:
-        """95 %; noise shared within a budget is covered, since a budget is one point here."""
-        half = self.critical * self.scatter / np.sqrt(self.spread)
+        """95 %; noise shared within a budget is covered, since a budget has its own level."""
+        half = self._critical * float(np.sqrt(self.covariance[1, 1]))
         return self.exponent - half, self.exponent + half
 
     @property
     def coefficient_interval(self) -> tuple[float, float]:
         """95 %."""
-        value, half = self._at(0.0)
-        return float(np.exp(value - half)), float(np.exp(value + half))
+        return self.at(1.0)[1]
 
     def at(self, flops: float) -> tuple[float, tuple[float, float]]:
         """Value and 95 % interval of the line at FLOPs."""
-        value, half = self._at(float(np.log(flops)))
+        lever = np.array([1.0, np.log(flops) - self.centre])
+        value = self.level + self.exponent * float(lever[1])
+        half = self._critical * float(np.sqrt(lever @ self.covariance @ lever))
         return float(np.exp(value)), (float(np.exp(value - half)), float(np.exp(value + half)))
 
-    def _at(self, log_flops: float) -> tuple[float, float]:
-        value = self.log_coefficient + self.exponent * log_flops
-        lever = 1.0 / self.num_points + (log_flops - self.centre) ** 2 / self.spread
-        return value, self.critical * self.scatter * float(np.sqrt(lever))
+    @property
+    def _critical(self) -> float:
+        return float(stats.t.ppf(0.975, self.degrees))
 
 
 def power_line(flops: FloatArray, values: FloatArray, std: FloatArray | None = None) -> PowerLine:
@@ -60,13 +62,14 @@ def power_line(flops: FloatArray, values: FloatArray, std: FloatArray | None = N
     centre = float((weights * x).sum() / weights.sum())
     spread = float((weights * (x - centre) ** 2).sum())
     slope = float((weights * (x - centre) * y).sum() / spread)
-    level = float((weights * y).sum() / weights.sum()) - slope * centre
-    rest = y - level - slope * x
+    level = float((weights * y).sum() / weights.sum())
+    rest = y - level - slope * (x - centre)
+    variance = float((weights * rest**2).sum()) / max(1, len(x) - 2)
     return PowerLine(
         exponent=slope,
-        log_coefficient=level,
+        level=level,
         centre=centre,
-        scatter=float(np.sqrt((weights * rest**2).sum() / max(1, len(x) - 2))),
-        spread=spread,
-        num_points=len(x),
+        covariance=variance * np.diag([1.0 / len(x), 1.0 / spread]),
+        degrees=len(x) - 2,
+        scatter=float(np.sqrt(variance)),
     )

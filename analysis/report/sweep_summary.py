@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from analysis.fit.fit_result import Fit
 from analysis.isoflop.isoflop_fit import IsoflopFit
-from analysis.judge.fit_certificate import Certificate
+from analysis.judge.fit_certificate import Certificate, Reason
 from analysis.report.fit_text import between, number
 from analysis.sweep.sweep_fit import ArmFit, SweepFit
 
@@ -15,11 +15,37 @@ MAX_REASONS = 2
 
 
 def sweep_summary(sweep: SweepFit) -> str:
-    """One paragraph per arm and one for the law over all arms."""
-    parts = [_arm_lines(arm) for arm in sweep.arms]
+    """What stands, then one paragraph per arm and one for the law over all arms."""
+    parts = [_standing(sweep), *(_arm_lines(arm) for arm in sweep.arms)]
     if sweep.capacity is not None:
         parts.append(_law_lines("all arms", sweep.capacity))
     return "\n\n".join("\n".join(lines) for lines in parts)
+
+
+def _standing(sweep: SweepFit) -> list[str]:
+    """What of all this can be used, arm by arm."""
+    found = {arm.arm: _stands(arm.surface) + _exponent(arm.isoflop) for arm in sweep.arms}
+    if sweep.capacity is not None:
+        found["all arms"] = _stands(sweep.capacity)
+    lines = [f"  {label}: {', '.join(values)}" for label, values in found.items() if values]
+    return ["what stands, with 95 % intervals:", *lines] if lines else ["no law stands yet"]
+
+
+def _stands(fitted: Fit) -> list[str]:
+    """Exponents and shapes of a law that are not refused."""
+    names = [name for name in fitted.law.nonlinear if fitted.parameters[name] is not None]
+    return [_with_interval(name, fitted.parameters[name], fitted.interval(name)) for name in names]
+
+
+def _exponent(fitted: IsoflopFit) -> list[str]:
+    value = fitted.parameters["a"]
+    if value is None:
+        return []
+    return [f"best size ~ C^a, {_with_interval('a', value, fitted.intervals['a'])}"]
+
+
+def _with_interval(name: str, value: float | None, interval: tuple[float, float] | None) -> str:
+    return f"{name} {number(value)} {between(interval)}".rstrip()
 
 
 def _arm_lines(arm: ArmFit) -> list[str]:
@@ -31,7 +57,7 @@ def _law_lines(label: str, fitted: Fit) -> list[str]:
     num_rows, status = fitted.points.num_rows, fitted.status
     lines = [f"{label} ({num_rows} results): {fitted.law.formula}: {status}"]
     stands = [
-        f"{name} {number(value)} {between(fitted.interval(name))}".rstrip()
+        _with_interval(name, value, fitted.interval(name))
         for name, value in fitted.parameters.items()
         if value is not None
     ]
@@ -44,10 +70,16 @@ def _curve_lines(fitted: IsoflopFit) -> list[str]:
     """How many curves have a minimum, and the exponent of the optimal size."""
     found = [curve for curve in fitted.curves if curve.n_star is not None]
     lines = [f"  iso-FLOP curves: {len(found)} of {len(fitted.curves)} have a minimum"]
-    exponent = fitted.parameters["a"]
-    if exponent is not None:
-        lines[0] += f"; N* ~ C^a, a {number(exponent)} {between(fitted.intervals['a'])}"
-    return lines
+    lines[0] += "".join(f"; {each}" for each in _exponent(fitted))
+    return lines + [f"  {each.status}: {each.message}" for each in _against_exponent(fitted)]
+
+
+def _against_exponent(fitted: IsoflopFit) -> list[Reason]:
+    """Why there is no exponent, in one line."""
+    if fitted.parameters["a"] is not None:
+        return []
+    refused = [each for each in fitted.certificate.reasons if each.status == "refused"]
+    return refused[-1:]
 
 
 def _reasons(certificate: Certificate) -> list[str]:

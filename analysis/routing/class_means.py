@@ -14,23 +14,22 @@ from typing import Literal
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
-from scipy import stats
 
+from analysis.routing.resamples import (
+    FEWEST_UNITS,
+    LEVEL,
+    Array,
+    adjusted,
+    interval,
+    p_values,
+    resample_weights,
+)
 from analysis.routing.token_classes import token_class
 from spaces.errors import RequestError
 
 Measure = Literal["deep_share", "g_d", "g_w", "expected_loops"]
 By = Literal["class", "tag", "layer", "position"]
 WordGate = Literal["mean", "last"]
-
-FEWEST_UNITS = 10
-"""Documents, or sentences, that hold a class before anything is said of it."""
-LEVEL = 0.05
-EXACTLY_EQUAL = 1e-6
-"""Differences of float32 values no larger are rounding."""
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,10 +92,9 @@ def class_means(
         unit = "sentence"
     keys = ["document"] if unit == "document" else ["document", "sentence"]
     sums_UC, counts_UC, names = _tables(values, keys)
-    rng = np.random.default_rng(seed)
     num_units = len(sums_UC)
-    weights_RU = rng.multinomial(num_units, np.full(num_units, 1 / num_units), size=resamples)
-    found = _means(names, sums_UC, counts_UC, weights_RU.astype(float))
+    weights_RU = resample_weights(num_units, resamples, np.random.default_rng(seed))
+    found = _means(names, sums_UC, counts_UC, weights_RU)
     if by in ("class", "tag"):
         found.sort(key=lambda each: -each.mean)
     return ClassMeans(measure=measure, by=by, unit=unit, num_units=num_units, classes=tuple(found))
@@ -158,17 +156,17 @@ def _means(
     means_RC, differences_RC = _of_weights(weights_RU, sums_UC, counts_UC)
     is_told_C = held_C >= FEWEST_UNITS
     has_others = len(names) > 1
-    p_C = _adjusted(_p_values(difference_C, differences_RC, len(sums_UC)), is_told_C)
+    p_C = adjusted(p_values(difference_C, differences_RC, len(sums_UC)), is_told_C)
     return [
         ClassMean(
             name=name,
             words=int(counts_UC[:, place].sum()),
             units=int(held_C[place]),
             mean=float(mean_C[place]),
-            interval=_interval(means_RC[:, place]) if is_told_C[place] else None,
+            interval=interval(means_RC[:, place]) if is_told_C[place] else None,
             difference=float(difference_C[place]) if has_others else None,
             difference_interval=(
-                _interval(differences_RC[:, place]) if is_told_C[place] and has_others else None
+                interval(differences_RC[:, place]) if is_told_C[place] and has_others else None
             ),
             p_adjusted=float(p_C[place]) if is_told_C[place] and has_others else None,
         )
@@ -184,26 +182,3 @@ def _of_weights(weights_RU: Array, sums_UC: Array, counts_UC: Array) -> tuple[Ar
         means_RC = np.where(counts_RC > 0, sums_RC / counts_RC, np.nan)
         others_RC = np.where(other_counts > 0, other_sums / other_counts, np.nan)
     return means_RC, means_RC - others_RC
-
-
-def _interval(values_R: Array) -> tuple[float, float]:
-    low, high = np.nanquantile(values_R, [LEVEL / 2, 1 - LEVEL / 2])
-    return float(low), float(high)
-
-
-def _p_values(difference_C: Array, differences_RC: Array, num_units: int) -> Array:
-    spread_C = np.sqrt(np.nanmean((differences_RC - difference_C) ** 2, axis=0))
-    spread_C *= np.sqrt(num_units / (num_units - 1))
-    is_equal_C = np.abs(difference_C) <= EXACTLY_EQUAL
-    statistic_C = np.abs(difference_C) / np.maximum(spread_C, EXACTLY_EQUAL / 10)
-    return np.where(is_equal_C, 1.0, 2 * stats.t.sf(statistic_C, num_units - 1))
-
-
-def _adjusted(p_C: Array, is_told_C: NDArray[np.bool_]) -> Array:
-    """Holm's step-down over the classes of which something is said."""
-    adjusted_C, worst = p_C.copy(), 0.0
-    places = [int(place) for place in np.argsort(p_C) if is_told_C[place]]
-    for rank, place in enumerate(places):
-        worst = max(worst, min(1.0, float(p_C[place]) * (len(places) - rank)))
-        adjusted_C[place] = worst
-    return adjusted_C

@@ -50,6 +50,14 @@ class FrontierLine:
     exponent: float | None
     exponent_interval: tuple[float, float] | None
 
+    @property
+    def told(self) -> str:
+        """Its label with the exponent, where there is one."""
+        if self.exponent is None or self.exponent_interval is None:
+            return self.label
+        low, high = self.exponent_interval
+        return f"{self.label}: a = {self.exponent:.3f} [{low:.3f}, {high:.3f}]"
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossFrontier:
@@ -82,9 +90,10 @@ class ResidualCloud:
 class GapPanel:
     """The gap between two arms over compute, and where it is zero."""
 
-    title: str
-    label: str
-    """Of the vertical axis: whose loss less whose."""
+    one: str
+    """The arm that is better where the gap is above zero."""
+    other: str
+    """The arm that is better below."""
     budgets: FloatArray
     """FLOPs of the gaps, (m,)."""
     gaps: FloatArray
@@ -100,6 +109,21 @@ class GapPanel:
     crossing: tuple[float, float, float] | None
     """FLOPs of the zero and of the ends of its interval, which end with the axis where they are not
     told; None where no crossing is, or it lies beyond."""
+
+    @property
+    def title(self) -> str:
+        """Which two."""
+        return f"{self.one} and {self.other}"
+
+    @property
+    def label(self) -> str:
+        """Of the vertical axis: whose loss less whose."""
+        return f"{self.other} − {self.one} (nats per token)"
+
+    @property
+    def better(self) -> tuple[str, ...]:
+        """The arm of the lower loss at each of the gaps, (m,)."""
+        return tuple(self.one if gap > 0 else self.other for gap in self.gaps)
 
 
 def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
@@ -119,8 +143,8 @@ def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
     budgets = table[:, 0]
     inside = (flops >= budgets.min()) & (flops <= budgets.max()) if len(budgets) else flops > 0
     return GapPanel(
-        title=f"{trend.one} and {trend.other}",
-        label=f"{trend.other} − {trend.one} (nats per token)",
+        one=trend.one,
+        other=trend.other,
         budgets=budgets,
         gaps=table[:, 1],
         intervals=table[:, 2:],
@@ -132,17 +156,21 @@ def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
 
 
 def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> FrontierLine:
-    """N* against C with the line's band, from the smallest optimum to ten times the largest."""
+    """Minima, and N* against C with its band where the exponent stands, from the smallest budget to
+    ten times the largest."""
     found = [curve for curve in fitted.curves if curve.n_star is not None]
     budgets = np.array([curve.budget for curve in found])
     sizes = np.array([curve.n_star for curve in found], dtype=np.float64)
     intervals = np.array(
         [curve.n_star_interval or (np.nan, np.nan) for curve in found], dtype=np.float64
     ).reshape(len(found), 2)
+    stands = None if fitted.parameters["a"] is None else fitted.size_line
+    largest = max(curve.budget for curve in fitted.curves)
     flops, line = np.zeros(0), np.zeros((0, 3))
-    if fitted.size_line is not None:
-        flops = np.geomspace(budgets.min(), budgets.max() * BEYOND, num_points)
-        ends = [fitted.size_line.at(float(x)) for x in flops]
+    if stands is not None:
+        smallest = min(curve.budget for curve in fitted.curves)
+        flops = np.geomspace(smallest, largest * BEYOND, num_points)
+        ends = [stands.at(float(x)) for x in flops]
         line = np.array([(value, low, high) for value, (low, high) in ends])
     return FrontierLine(
         label=label,
@@ -153,10 +181,18 @@ def frontier_line(label: str, fitted: IsoflopFit, num_points: int = 120) -> Fron
         line=line[:, 0],
         low=line[:, 1],
         high=line[:, 2],
-        fitted=np.asarray(flops <= (budgets.max() if len(budgets) else 0.0), dtype=np.float64),
-        exponent=None if fitted.size_line is None else fitted.size_line.exponent,
-        exponent_interval=None if fitted.size_line is None else fitted.size_line.exponent_interval,
+        fitted=np.asarray(flops <= largest, dtype=np.float64),
+        exponent=None if stands is None else stands.exponent,
+        exponent_interval=None if stands is None else stands.exponent_interval,
     )
+
+
+def size_range(lines: Sequence[FrontierLine]) -> tuple[float, float]:
+    """Sizes between which frontiers are drawn: an optimum's interval may reach far beyond, and is
+    cut there."""
+    shown = [np.concatenate([each.sizes, each.line]) for each in lines]
+    sizes = np.concatenate(shown)
+    return float(sizes.min() / 3.0), float(sizes.max() * 3.0)
 
 
 def loss_frontier(label: str, curves: Sequence[IsoflopCurve]) -> LossFrontier:

@@ -5,7 +5,7 @@ A fitted line is solid over the fitted range and dashed beyond; intervals are al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,10 @@ from analysis.show.figure_data import (
     LossFrontier,
     ResidualCloud,
     SurfaceFrontier,
+    size_range,
 )
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's palette, told apart by readers with any colour vision."""
+from analysis.show.palette import COLOURS, NEUTRAL, ArmStyle, arm_styles, budget_colours
+from analysis.show.pareto_panel import ParetoPanel
 
 STYLE = {
     "font.size": 9.0,
@@ -56,6 +56,11 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
         figure.savefig(paths[0], dpi=PNG_DOTS_PER_INCH)
         figure.savefig(paths[1], metadata={"Date": None})
     return paths
+
+
+def _plain(name: str) -> str:
+    """A name that is no mathematics, whatever it holds."""
+    return name.replace("$", r"\$")
 
 
 def _panels(num: int) -> tuple[Figure, list[Any]]:
@@ -113,7 +118,7 @@ def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
     Panels share the loss axis and the budgets' colours, so that arms can be compared by eye.
     """
     budgets = sorted({_shown(curve) for panel in panels for curve in panel.curves}, key=float)
-    colours = {each: COLOURS[place % len(COLOURS)] for place, each in enumerate(budgets)}
+    colours = budget_colours(budgets)
     with rc_context(STYLE):
         figure, axes = _panels(max(1, len(panels)))
         for axis, panel in zip(axes, panels, strict=False):
@@ -125,7 +130,7 @@ def draw_isoflop(panels: Sequence[CurvePanel]) -> Figure:
             axis.set_xlabel("parameters")
             axis.set_ylabel("loss (nats per token)")
             found = sum(curve.n_star is not None for curve in panel.curves)
-            axis.set_title(f"{panel.title}: {found} of {len(panel.curves)} with a minimum")
+            axis.set_title(f"{_plain(panel.title)}: {found} of {len(panel.curves)} with a minimum")
         handles = [
             Line2D([], [], marker="o", linestyle="-", color=colour, label=f"{budget} FLOPs")
             for budget, colour in colours.items()
@@ -150,31 +155,22 @@ def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier])
     """N* against C with its band, and the lowest loss against C, one colour per arm."""
     with rc_context(STYLE):
         figure, (left, right) = _panels(2)
-        for place, line in enumerate(lines):
-            colour = COLOURS[place % len(COLOURS)]
-            label = line.label
-            if line.exponent is not None and line.exponent_interval is not None:
-                low, high = line.exponent_interval
-                label += f": a = {line.exponent:.3f} [{low:.3f}, {high:.3f}]"
-            _draw_line(left, line, colour)
-            left.plot(line.budgets, line.sizes, "o", color=colour, markersize=4, label=label)
-        for place, frontier in enumerate(losses):
-            colour = COLOURS[place % len(COLOURS)]
-            curve = frontier.from_curve > 0
-            budgets, lowest = frontier.budgets, frontier.losses
-            right.plot(budgets, lowest, "-", color=colour, linewidth=0.8)
-            right.plot(budgets[curve], lowest[curve], "*", color=colour, label=frontier.label)
-            right.plot(budgets[~curve], lowest[~curve], "o", color=colour, fillstyle="none")
+        styles = arm_styles([*(each.label for each in lines), *(each.label for each in losses)])
+        for line in lines:
+            _draw_line(left, line, styles[line.label])
+        for frontier in losses:
+            _draw_losses(right, frontier, styles[frontier.label])
         left.set_ylabel("optimal parameters N*")
         if any(len(line.sizes) for line in lines):
             left.set_yscale("log")
+            left.set_ylim(*size_range(lines))
             left.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short_count(value)))
             left.yaxis.set_minor_formatter(FuncFormatter(_sparse_count))
         else:
             left.set_yticks([])
             left.text(0.5, 0.5, "no curve has a minimum", ha="center", transform=left.transAxes)
         right.set_ylabel("lowest loss (nats per token)")
-        right.set_title("star: curve's minimum; ring: best run", fontsize=8)
+        right.set_title("filled: curve's minimum; open: best run", fontsize=8)
         for axis in (left, right):
             _log_scale(axis)
             axis.set_xlabel("training FLOPs")
@@ -183,42 +179,88 @@ def draw_frontier(lines: Sequence[FrontierLine], losses: Sequence[LossFrontier])
         return figure
 
 
-def _draw_line(axis: Any, line: FrontierLine, colour: str) -> None:
-    if not len(line.flops):
-        return
-    inside = line.fitted > 0
-    last = int(inside.sum())
-    beyond = slice(max(0, last - 1), None)
-    axis.plot(line.flops[inside], line.line[inside], "-", color=colour, linewidth=1.2)
-    axis.plot(line.flops[beyond], line.line[beyond], "--", color=colour, linewidth=1.2)
-    axis.fill_between(line.flops, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
-    rows = np.isfinite(line.intervals).all(-1)
-    axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
+def _draw_losses(axis: Any, frontier: LossFrontier, style: ArmStyle) -> None:
+    curve, budgets, lowest = frontier.from_curve > 0, frontier.budgets, frontier.losses
+    axis.plot(budgets, lowest, "-", color=style.colour, linewidth=0.8)
+    mark = {"marker": style.marker, "color": style.colour, "markersize": 4, "linestyle": ""}
+    axis.plot(budgets[curve], lowest[curve], label=_plain(frontier.label), **mark)
+    axis.plot(budgets[~curve], lowest[~curve], fillstyle="none", **mark)
+
+
+def _draw_line(axis: Any, line: FrontierLine, style: ArmStyle) -> None:
+    colour, inside = style.colour, line.fitted > 0
+    if len(line.flops):
+        beyond = slice(max(0, int(inside.sum()) - 1), None)
+        axis.plot(line.flops[inside], line.line[inside], "-", color=colour, linewidth=1.2)
+        axis.plot(line.flops[beyond], line.line[beyond], "--", color=colour, linewidth=1.2)
+        axis.fill_between(line.flops, line.low, line.high, color=colour, alpha=0.15, linewidth=0)
+        rows = np.isfinite(line.intervals).all(-1)
+        axis.vlines(line.budgets[rows], *line.intervals[rows].T, color=colour, linewidth=0.8)
+    mark = {"marker": style.marker, "color": colour, "markersize": 4, "linestyle": ""}
+    axis.plot(line.budgets, line.sizes, label=_plain(line.told), **mark)
 
 
 def draw_gaps(panels: Sequence[GapPanel]) -> Figure:
-    """The gap of every two arms over compute with its line and band, and where it is zero."""
+    """The gap of every two arms over compute with its line and band, and where it is zero; a dot
+    has the colour of the arm that is better there."""
+    styles = arm_styles([arm for panel in panels for arm in (panel.one, panel.other)])
     with rc_context(STYLE):
         figure, axes = _panels(max(1, len(panels)))
         for axis, panel in zip(axes, panels, strict=False):
-            inside = panel.fitted > 0
-            colour = COLOURS[0]
-            axis.axhline(0.0, color="black", linewidth=0.6)
-            axis.plot(panel.flops, panel.line[:, 0], "--", color=colour, linewidth=1.2)
-            axis.plot(panel.flops[inside], panel.line[inside, 0], "-", color=colour, linewidth=1.2)
-            band = (panel.line[:, 1], panel.line[:, 2])
-            axis.fill_between(panel.flops, *band, color=colour, alpha=0.15, linewidth=0)
-            axis.vlines(panel.budgets, *panel.intervals.T, color=colour, linewidth=0.8)
-            axis.plot(panel.budgets, panel.gaps, "o", color=colour, markersize=4)
-            if panel.crossing is not None:
-                zero, *ends = panel.crossing
-                axis.plot(ends, [0.0, 0.0], "-", color=COLOURS[1], linewidth=3.0, alpha=0.6)
-                axis.plot(zero, 0.0, "*", color=COLOURS[1], markersize=9)
-            _log_scale(axis)
-            axis.set_title(panel.title)
-            axis.set_xlabel("training FLOPs")
-            axis.set_ylabel(panel.label)
+            _draw_gap(axis, panel, styles)
         return figure
+
+
+def _draw_gap(axis: Any, panel: GapPanel, styles: Mapping[str, ArmStyle]) -> None:
+    inside = panel.fitted > 0
+    axis.axhline(0.0, color="black", linewidth=0.6)
+    axis.plot(panel.flops, panel.line[:, 0], "--", color=NEUTRAL, linewidth=1.2)
+    axis.plot(panel.flops[inside], panel.line[inside, 0], "-", color=NEUTRAL, linewidth=1.2)
+    band = (panel.line[:, 1], panel.line[:, 2])
+    axis.fill_between(panel.flops, *band, color=NEUTRAL, alpha=0.15, linewidth=0)
+    for budget, gap, ends, arm in zip(
+        panel.budgets, panel.gaps, panel.intervals, panel.better, strict=True
+    ):
+        style = styles[arm]
+        axis.vlines(budget, *ends, color=style.colour, linewidth=0.8)
+        axis.plot(budget, gap, style.marker, color=style.colour, markersize=4)
+    if panel.crossing is not None:
+        zero, *ends = panel.crossing
+        axis.plot(ends, [0.0, 0.0], "-", color="black", linewidth=3.0, alpha=0.35)
+        axis.plot(zero, 0.0, "*", color="black", markersize=9)
+    _log_scale(axis)
+    axis.set_title(_plain(panel.title))
+    axis.set_xlabel("training FLOPs")
+    axis.set_ylabel(_plain(panel.label))
+
+
+def draw_pareto(panels: Sequence[ParetoPanel]) -> Figure:
+    """Loss against each cost by arm, and the front as a stair."""
+    styles = arm_styles(dict.fromkeys(arm for panel in panels for arm in panel.clouds))
+    with rc_context(STYLE):
+        figure, axes = _panels(max(1, len(panels)))
+        for axis, panel in zip(axes, panels, strict=False):
+            _draw_front(axis, panel, styles)
+            _log_scale(axis, counts=True)
+            axis.set_xlabel(panel.label)
+            axis.set_ylabel("loss (nats per token)")
+        handles = [
+            Line2D([], [], marker=style.marker, linestyle="", color=style.colour, label=_plain(arm))
+            for arm, style in styles.items()
+        ]
+        figure.legend(handles=handles, loc="outside lower center", ncols=max(1, len(handles)))
+        return figure
+
+
+def _draw_front(axis: Any, panel: ParetoPanel, styles: Mapping[str, ArmStyle]) -> None:
+    for arm, cloud in panel.clouds.items():
+        mark = {"marker": styles[arm].marker, "color": styles[arm].colour, "linestyle": ""}
+        axis.plot(cloud.costs, cloud.losses, markersize=2.5, alpha=0.5, **mark)
+    stair = (panel.front_costs, panel.front_losses)
+    axis.step(*stair, where="post", color=NEUTRAL, linewidth=1.0)
+    for cost, loss, arm in zip(*stair, panel.front_arms, strict=True):
+        mark = {"marker": styles[arm].marker, "color": styles[arm].colour}
+        axis.plot(cost, loss, markersize=5, markeredgecolor="black", markeredgewidth=0.5, **mark)
 
 
 def draw_surface_frontier(frontier: SurfaceFrontier) -> Figure:

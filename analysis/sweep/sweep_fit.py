@@ -17,8 +17,7 @@ import polars as pl
 from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
 from analysis.isoflop.frontier_gap import GapTrend
-from analysis.isoflop.isoflop_curves import CurveMethod
-from analysis.isoflop.isoflop_fit import IsoflopFit, fit_isoflop
+from analysis.isoflop.isoflop_fit import IsoflopFit, IsoflopMethod, fit_isoflop
 from analysis.points.column_names import with_sweep_names
 from analysis.points.sweep_frame import RATE_COST
 from analysis.points.table_reading import points_from
@@ -109,7 +108,7 @@ class SweepFit(Shown):
 def fit_sweep(
     frame: pl.DataFrame,
     *,
-    method: CurveMethod = "parabola",
+    method: IsoflopMethod = "pooled",
     roles: Mapping[str, str] | None = None,
     seed: int = 0,
     every_row: bool = False,

@@ -40,6 +40,9 @@ class BestOptions(SweepOptions):
     """Rows per budget; 0 for all."""
     metric: str | None = None
     """A number to rank by instead of the loss, such as blimp.acc of `isoflop evaluate`."""
+    pareto: bool = False
+    """The configurations that none as cheap beats: loss against parameters, inference FLOPs and
+    memory, over all budgets."""
     server: str | None = None
     """Address of the MLflow UI that links point to; left out: where `isoflop ui` serves."""
 
@@ -51,6 +54,8 @@ def run(argv: list[str]) -> int:
         raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
     found = best(sweep_name(options.experiment), options.home)
     server = server_of(found.sweep, options.server)
+    if options.pareto:
+        return _show_pareto(found, options)
     if options.metric is not None:
         found = ranked_by(found, metric_name(found, options.metric))
     if options.json:
@@ -60,6 +65,24 @@ def run(argv: list[str]) -> int:
     else:
         print_best(found, top=options.top, server=server)
     return 0
+
+
+def _show_pareto(found: Leaderboard, options: BestOptions) -> int:
+    from experiments.pareto_board import pareto_document, print_pareto
+
+    if options.metric is not None:
+        raise RequestError("--pareto sets the loss against costs and takes no --metric; ask twice")
+    if options.json:
+        print_json({"pareto": pareto_document(found)})
+    elif not found.budgets:
+        print(_no_result(found.sweep.name))
+    else:
+        print_pareto(found)
+    return 0
+
+
+def _no_result(name: str) -> str:
+    return f"{name} has no result yet; `isoflop status {name}` says what it does"
 
 
 def server_of(sweep: SweepRecord, server: str | None) -> str:
@@ -128,7 +151,7 @@ def print_best(found: Leaderboard, *, top: int, server: str) -> None:
 
     console, sweep = Console(width=None if sys.stdout.isatty() else 120), found.sweep
     if not found.budgets:
-        print(f"{sweep.name} has no result yet; `isoflop status {sweep.name}` says what it does")
+        print(_no_result(sweep.name))
         return
     for board in found.budgets:
         shown = _shown(board, top)

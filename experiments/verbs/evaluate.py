@@ -102,17 +102,9 @@ def _results(
 
 
 def _ready(record: TrialRecord, options: EvaluateOptions) -> Trained:
-    import torch
-
-    from runners.machine.device import find_device
     from runners.trial.trained import load_trained
 
-    name = options.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    trained = load_trained(record, options.home)
-    trained.model.to(find_device(name))
-    return trained
+    return load_trained(record, options.home, device=options.device)
 
 
 def _evaluated(

@@ -80,8 +80,9 @@ class FitOptions:
     """FLOPs at which optimal size, tokens and loss are given, repeatable."""
     target_loss: Numbers = ()
     """Loss whose cost is given, repeatable."""
-    curve: str = "parabola"
-    """Form of iso-FLOP curves: parabola, cubic or akima."""
+    curve: str | None = None
+    """Where iso-FLOP exponents come from: pooled (one curve over all budgets; the default of a
+    sweep), or every budget's own minimum by parabola (the default of a table), cubic or akima."""
     hold_out: str = "auto"
     """Rehearsal: largest-budget, largest-budgets:K, a fraction of the FLOPs, sizes:K, or none;
     auto: the largest budget of five or more, else a fifth by FLOPs, where the fit predicts."""
@@ -225,7 +226,7 @@ def run_sweep(options: FitOptions) -> int:
     records, confirmed = _records(options)
     fitted = fit_sweep(
         _sweep_frame(options),
-        method=_curve(options),
+        method=_curve(options, "pooled"),
         roles=parse_roles(options.column),
         seed=options.seed,
         every_row=options.every_row,
@@ -253,9 +254,9 @@ def run_sweep(options: FitOptions) -> int:
     return 0
 
 
-def _curve(options: FitOptions) -> Any:
-    """The curve form; checked where curves are fitted."""
-    return options.curve
+def _curve(options: FitOptions, otherwise: str) -> Any:
+    """The method of iso-FLOP exponents; checked where they are fitted."""
+    return options.curve or otherwise
 
 
 def _told(paths: list[Path]) -> list[str]:
@@ -279,7 +280,7 @@ def _isoflop(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str,
     roles = parse_roles(options.column)
     fitted = fit_isoflop(
         _read_points(options, table, ("params", "tokens"), roles),
-        method=_curve(options),
+        method=_curve(options, "parabola"),
         at_flops=options.at_flops,
     )
     document = fitted.to_dict()

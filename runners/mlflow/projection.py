@@ -360,6 +360,11 @@ def log_confirmations(
     return _log_on_sweep(home, sweep, documents, (), metrics)
 
 
+def log_report(home: Path, sweep: SweepRecord, files: Sequence[Path]) -> str | None:
+    """A report's page, figures and experiment on the sweep's own run; what went wrong, or None."""
+    return _log_on_sweep(home, sweep, {}, files, {}, place="report")
+
+
 def _misses(confirmation: Mapping[str, Any]) -> dict[str, float]:
     """What was predicted and measured of one forecast, as far as it is there."""
     prefix = f"confirm.{flops_in_name(confirmation['train_flops'])}.{confirmation['family']}"
@@ -379,10 +384,12 @@ def _log_on_sweep(
     home: Path,
     sweep: SweepRecord,
     documents: Mapping[str, Mapping[str, Any]],
-    figures: Sequence[Path],
+    files: Sequence[Path],
     values: Mapping[str, float],
+    *,
+    place: str = "fit",
 ) -> str | None:
-    """Documents by their place, figures and numbers on a sweep's own run.
+    """Documents by their place, files into one place, and numbers, on a sweep's own run.
 
     Returns what went wrong, or None; a result is one whether MLflow has it or not.
     """
@@ -395,10 +402,10 @@ def _log_on_sweep(
         client = MlflowClient(tracking_uri=uri)
         if sweep.tracking_uri is None:
             keep_artifacts(home, client.get_experiment(sweep.mlflow_experiment_id))
-        for place, document in documents.items():
-            client.log_dict(run_id, dict(document), place)
-        for figure in figures:
-            client.log_artifact(run_id, str(figure), "fit")
+        for name, document in documents.items():
+            client.log_dict(run_id, dict(document), name)
+        for file in files:
+            client.log_artifact(run_id, str(file), place)
         metrics = [Metric(name, value, now, 0) for name, value in values.items()]
         if metrics:
             client.log_batch(run_id, metrics=metrics)

@@ -9,14 +9,14 @@ Shapes in names: B batch, T tokens, K loops, L layers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 
-from runners.probes.conllu import TaggedDocument, words_of_tokens
+from runners.probes.conllu import TaggedDocument
+from runners.probes.windows import TOKEN_SCHEMA, token_columns
 from runners.text.tokenizers import TextTokenizer
 from spaces.errors import RequestError
 from spaces.model import LanguageModel
@@ -25,23 +25,14 @@ from spaces.parts.router import expected_loops
 
 SCHEMA = {
     "model": pl.String,
-    "document": pl.String,
-    "sentence": pl.Int32,
-    "word": pl.Int32,
-    "form": pl.String,
-    "tag": pl.String,
-    "is_last_piece": pl.Boolean,
-    "position": pl.Int32,
-    "token": pl.Int64,
+    **TOKEN_SCHEMA,
     "layer": pl.Int32,
     "g_d": pl.Float32,
     "g_w": pl.Float32,
     "deep_share": pl.Float32,
     "expected_loops": pl.Float32,
 }
-"""Columns of a probe. ``word`` is the number of the token's word in its document, null between
-words; ``position`` counts tokens from the start of the model's window; what the model lacks is
-null."""
+"""Columns of a probe; what the model lacks is null."""
 
 
 def require_routing(model: LanguageModel) -> None:
@@ -69,30 +60,9 @@ def probe_gates(
     encoded = tokenizer.encode([document.text.encode() for document in documents])
     frames = []
     for document, ids in zip(documents, encoded, strict=True):
-        tokens = _token_columns(document, ids, num_bytes, model.architecture.context_length - 1)
+        tokens = token_columns(document, ids, num_bytes, model.architecture.context_length - 1)
         frames.append(_routed(model, tokenizer.separator, ids, tokens))
     return pl.concat(frames).with_columns(model=pl.lit(name)).select(list(SCHEMA))
-
-
-def _token_columns(
-    document: TaggedDocument, ids: np.ndarray[Any, Any], num_bytes: Any, window: int
-) -> pl.DataFrame:
-    """What the text tells of each token of a document."""
-    words = list(words_of_tokens(document.words, num_bytes[ids].tolist()))
-    places = [None if each is None else document.words[each] for each in words]
-    following = zip(words, [*words[1:], None], strict=True)
-    sentences = accumulate((0 if place is None else place.sentence for place in places), max)
-    columns = {
-        "document": [document.name] * len(ids),
-        "sentence": list(sentences),
-        "word": words,
-        "form": [place and place.form for place in places],
-        "tag": [place and place.tag for place in places],
-        "is_last_piece": [word is not None and word != after for word, after in following],
-        "position": np.arange(len(ids)) % window + 1,
-        "token": ids.astype(np.int64),
-    }
-    return pl.DataFrame(columns, schema={name: SCHEMA[name] for name in columns})
 
 
 @torch.no_grad()

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError
 
+from runners.machine.device import find_device
 from runners.text.corpus import Corpus, find_prepared
 from runners.text.tokenizers import TextTokenizer, load_tokenizer
 from search.record.trial_records import TrialRecord
@@ -21,16 +23,20 @@ class Trained:
 
     record: TrialRecord
     model: LanguageModel
-    """In float32 on the CPU, for evaluation."""
+    """In float32, for evaluation."""
     corpus: Corpus
     """What it was trained on."""
     tokenizer: TextTokenizer
 
 
-def load_trained(record: TrialRecord, home: Path) -> Trained:
-    """The model of a trial of a home. Raises `RequestError` where it left no weights, or the text
-    that it was trained on is not prepared there."""
+def load_trained(record: TrialRecord, home: Path, *, device: str = "cpu") -> Trained:
+    """The model of a trial of a home, on a device (``auto``: a GPU where there is one).
+
+    Raises `RequestError` where it left no weights, or the text that it was trained on is not
+    prepared there.
+    """
     path = _weights_of(record)
+    place = find_device(_automatic() if device == "auto" else device)
     model = LanguageModel(record.proposal.config.architecture)
     try:
         model.load_state_dict(safetensors.torch.load_file(path))
@@ -44,7 +50,12 @@ def load_trained(record: TrialRecord, home: Path) -> Trained:
             f"{home / 'cache'}; run its sweep again with this --home"
         )
     tokenizer = load_tokenizer(corpus.tokenizer_path)
-    return Trained(record=record, model=model.eval(), corpus=corpus, tokenizer=tokenizer)
+    model.eval().to(place)
+    return Trained(record=record, model=model, corpus=corpus, tokenizer=tokenizer)
+
+
+def _automatic() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _weights_of(record: TrialRecord) -> Path:

@@ -109,19 +109,23 @@ def _check_of_start(
     largest = max(map(_flops, records))
     there = [record for record in records if record.is_result and _flops(record) == largest]
     mine = sorted((r for r in there if r.proposal.arm == arm), key=loss_of)
+    shapes: dict[frozenset[tuple[str, AxisValue]], list[TrialRecord]] = {}
+    for record in mine:
+        shapes.setdefault(_shape(record), []).append(record)
     for leader in mine if largest > above else ():
-        point, own = _without(leader, STEP_SCALE), leader.proposal.axes.get(STEP_SCALE)
-        others = [
-            record
-            for record in mine
-            if _without(record, STEP_SCALE) == point and record.proposal.axes.get(STEP_SCALE) != own
-        ]
+        own = leader.proposal.axes.get(STEP_SCALE)
+        alike = shapes[_shape(leader)]
+        others = [record for record in alike if record.proposal.axes.get(STEP_SCALE) != own]
         if others:
             better = [r for r in others if is_better(r.proposal, leader.proposal, there)]
             best = min(better, key=loss_of, default=None)
             start = None if best is None else float(best.proposal.axes[STEP_SCALE])
             return _StartCheck(better=start)
     return None
+
+
+def _shape(record: TrialRecord) -> frozenset[tuple[str, AxisValue]]:
+    return frozenset(_without(record, STEP_SCALE).items())
 
 
 def _without(record: TrialRecord, *names: str) -> dict[str, AxisValue]:

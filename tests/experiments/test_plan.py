@@ -146,7 +146,7 @@ def test_the_experiment_is_the_one_named_not_an_options_value(file, tmp_path):
         options, experiment = named(*map(str, words))
         assert (str(options.home), experiment.name) == ("confirm", "toy")
     assert named("--trials", "17", str(file))[1].trials == 17
-    for words in (("--home", "confirm", "nosuch"), ("--trials", "2", "nosuch"), ("nosuch",)):
+    for words in (("--home", "confirm", "nosuch"), ("--trials", "8", "nosuch"), ("nosuch",)):
         with pytest.raises(RequestError, match="nosuch"):
             named(*words)
 

@@ -18,7 +18,7 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from runners.mlflow.comparison import compare_sweep
 from runners.mlflow.database import analyse_database
-from runners.mlflow.projection import MlflowProjection, log_fit
+from runners.mlflow.projection import MlflowProjection, log_fit, log_report
 from runners.mlflow.saved_view import BEST_VIEW_KEY, local_tracking_uri
 from search.record.ledger import Attempt, Ledger, TrialRecord
 from search.record.numbers import configuration_numbers, outcome_numbers
@@ -174,6 +174,10 @@ def test_a_copied_home_leaves_the_original_alone(tmp_path: Path) -> None:
     assert sweep.tracking_uri is None
     assert log_fit(copy, sweep, {"arms": {}, "compute_capacity": None}, []) is None
     assert len(list(copy.rglob("fit.json"))) == 1
+    page = tmp_path / "report.html"
+    page.write_text("<!doctype html>")
+    assert log_report(copy, sweep, [page]) is None
+    assert len(list(copy.rglob("artifacts/report/report.html"))) == 1
     (proposal,) = toy_proposals(tmp_path / "more", 5)[4:]
     ledger.add_trial("toy", proposal)
     uri = local_tracking_uri(copy)

@@ -79,13 +79,14 @@ class NoiseCoverageOptions:
     """Print one JSON document."""
 
 
-def design(law_name: str, num_budgets: int, num_seeds: int) -> Points:
-    """Noise-free points: seven sizes around the best of every budget and architecture."""
+def design(law_name: str, num_budgets: int, num_seeds: int, *, off_centre: float = 1.0) -> Points:
+    """Noise-free points: seven sizes around the best (times ``off_centre``) of every budget and
+    architecture."""
     rows: list[tuple[float, ...]] = []
     for budget, flops in enumerate(np.geomspace(FIRST_BUDGET, LAST_BUDGET, num_budgets)):
         for loops, wide in ARCHITECTURES[law_name]:
             best = _best_params(flops, loops, wide)
-            for place, factor in enumerate(np.geomspace(0.25, 4.0, 7)):
+            for place, factor in enumerate(off_centre * np.geomspace(0.25, 4.0, 7)):
                 params = best * factor
                 tokens = flops / (6 * params * (0.1 + 0.9 * ((1 - wide) * loops + wide)))
                 rows.append((budget, place % num_seeds, loops, wide, params, tokens, flops))
