@@ -10,7 +10,7 @@ Shapes in names: R resamples, S sequences, P points, D draws.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,17 @@ class TrainedRun:
     flops_per_token: float
     """Forward."""
     loss_nats: float
+    nats_S: Array | None = None
+    """Of each sequence; None where it left no weights."""
+
+
+def frontier(runs: Iterable[TrainedRun]) -> list[TrainedRun]:
+    """Those that no run of at most their cost betters, cheapest first."""
+    found: list[TrainedRun] = []
+    for run in sorted(runs, key=lambda each: (each.flops_per_token, each.loss_nats)):
+        if not found or run.loss_nats < found[-1].loss_nats:
+            found.append(run)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +75,10 @@ class ExitPoint:
     """95 %."""
     trained: TrainedRun | None
     """The best run trained at no more FLOPs per token; None where there is none."""
-
-    @property
-    def less_trained(self) -> float | None:
-        """Loss less that of the trained run; both are of one seed."""
-        return None if self.trained is None else self.loss_nats - self.trained.loss_nats
+    less_trained: float | None
+    """Loss less that of the trained run; both are of one seed."""
+    less_trained_interval: tuple[float, float] | None
+    """95 %, over sequences; None where the run left no weights."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,8 +153,17 @@ class _Judge:
         rows = self._of(by, threshold)
         scored, random = rows.filter(pl.col("draw").is_null()), rows.filter(pl.col("draw") >= 0)
         nats_S, flops = self._nats(scored)[0], float(scored["flops"].mean())  # type: ignore[arg-type]
-        random_DS = self._nats(random) if len(random) else None
-        less_random_S = None if random_DS is None else nats_S - random_DS.mean(0)
+        random_S = self._nats(random).mean(0) if len(random) else None
+        trained = self._best_trained(flops)
+        less_whole, less_whole_interval = self._less(nats_S, self._whole_S)
+        less_random, less_random_interval = self._less(nats_S, random_S)
+        less_trained, less_trained_interval = self._less(
+            nats_S, None if trained is None else trained.nats_S
+        )
+        if trained is not None and less_trained is None:
+            less_trained = float(nats_S.mean()) - trained.loss_nats
+        assert less_whole is not None
+        assert less_whole_interval is not None
         return ExitPoint(
             by=by,
             threshold=threshold,
@@ -152,15 +171,23 @@ class _Judge:
             flops_per_token=flops,
             microseconds_per_token=float(scored["microseconds_per_token"][0]),
             loss_nats=float(nats_S.mean()),
-            less_whole=float((nats_S - self._whole_S).mean()),
-            less_whole_interval=interval(self._weights_RS @ (nats_S - self._whole_S)),
-            random_nats=None if random_DS is None else float(random_DS.mean()),
-            less_random=None if less_random_S is None else float(less_random_S.mean()),
-            less_random_interval=(
-                None if less_random_S is None else interval(self._weights_RS @ less_random_S)
-            ),
-            trained=self._best_trained(flops),
+            less_whole=less_whole,
+            less_whole_interval=less_whole_interval,
+            random_nats=None if random_S is None else float(random_S.mean()),
+            less_random=less_random,
+            less_random_interval=less_random_interval,
+            trained=trained,
+            less_trained=less_trained,
+            less_trained_interval=less_trained_interval,
         )
+
+    def _less(
+        self, nats_S: Array, other_S: Array | None
+    ) -> tuple[float | None, tuple[float, float] | None]:
+        """Mean difference and its interval, sequence by sequence."""
+        if other_S is None:
+            return None, None
+        return float((nats_S - other_S).mean()), interval(self._weights_RS @ (nats_S - other_S))
 
     def _best_trained(self, flops: float) -> TrainedRun | None:
         found = [each for each in self._trained if each.flops_per_token <= SAME_FLOPS * flops]
@@ -206,25 +233,30 @@ def _against_random(points: Sequence[ExitPoint]) -> str:
     told = [each.less_random_interval for each in points if each.less_random_interval is not None]
     if not told:
         return "no threshold parts tokens, so nothing is compared with random exit"
-    better, worse = sum(high < 0 for _, high in told), sum(low > 0 for low, _ in told)
-    return (
-        f"against random exit with the same histogram: better at {better} of {len(told)} "
-        f"thresholds, worse at {worse}, not told apart at {len(told) - better - worse}"
-    )
+    return f"against random exit with the same histogram: {_counted(told)}"
 
 
 def _against_trained(points: Sequence[ExitPoint]) -> str:
-    told = [each.less_trained for each in points if each.less_trained is not None]
+    differences = [
+        each.less_trained_interval or (each.less_trained, each.less_trained)
+        for each in points
+        if each.less_trained is not None
+    ]
+    told = [(low, high) for low, high in differences if low is not None and high is not None]
     if not told:
         return (
             "no run of this home was trained at so few FLOPs per token: nothing says whether "
             "leaving early beats a smaller model"
         )
-    better = sum(each < 0 for each in told)
-    helps = "it does not help" if better == 0 else "it helps there"
+    helps = "it helps there" if any(high < 0 for _, high in told) else "it does not help"
+    return f"against models trained at no more FLOPs per token: {_counted(told)}; {helps}"
+
+
+def _counted(intervals: Sequence[tuple[float, float]]) -> str:
+    better, worse = sum(high < 0 for _, high in intervals), sum(low > 0 for low, _ in intervals)
     return (
-        f"against models trained at no more FLOPs per token: lower loss at {better} of "
-        f"{len(told)} thresholds (one seed each); {helps}"
+        f"better at {better} of {len(intervals)} thresholds, worse at {worse}, not told apart at "
+        f"{len(intervals) - better - worse}"
     )
 
 

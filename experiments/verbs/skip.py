@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from analysis.routing.exit_curve import (
     ExitPoint,
     TrainedRun,
     exit_curves,
+    frontier,
     verdict,
 )
 from experiments.command import default_home, parse_options, print_json, talk
@@ -26,6 +28,7 @@ from spaces.flops import forward_flops_per_token
 if TYPE_CHECKING:
     import polars as pl
 
+    from runners.probes.exit_curve import Batch
     from runners.trial.trained import Trained
 
 SAME_BUDGET = 1.01
@@ -47,8 +50,6 @@ class SkipOptions:
     and the score's 10, 25, 50, 75 and 90 % points."""
     draws: int = 4
     """Random exits of each threshold."""
-    sequences: int = 0
-    """Validation sequences; 0 for those that the run was measured on."""
     seed: int = 0
     """Of the random exits."""
     device: str = "auto"
@@ -79,14 +80,13 @@ class Skipped:
 def run(argv: list[str]) -> int:
     """Measure every threshold, keep the rows and print the curve with its verdict."""
     options = parse_options(SkipOptions, argv, verb="skip")
-    for name, least in (("draws", 1), ("sequences", 0)):
-        if getattr(options, name) < least:
-            raise RequestError(f"--{name} must be at least {least}, got {getattr(options, name)}")
+    if options.draws < 1:
+        raise RequestError(f"--draws must be at least 1, got {options.draws}")
     if any(each < 0 for each in options.thresholds):
         raise RequestError(f"--thresholds must be 0 or more, got {options.thresholds}")
     with contextlib.closing(Ledger(options.home)) as ledger:
         record = find_run(ledger, options.run)
-        others = trained_beside(ledger, record) if not options.sequences else []
+        others = trained_beside(ledger, record)
     found = _skipped(record, others, options)
     talk(f"one row per sequence and threshold in {found.path}")
     if options.json:
@@ -96,28 +96,24 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def trained_beside(ledger: Ledger, run: TrialRecord) -> list[TrainedRun]:
+def trained_beside(ledger: Ledger, run: TrialRecord) -> list[TrialRecord]:
     """Runs of the home on the same text, measured on the same windows, trained for no more FLOPs
     and cheaper at inference."""
-    config, convention = run.proposal.config, run.proposal.budget.convention
-    own = forward_flops_per_token(config.architecture)[convention]
-    found = {}
-    for sweep in ledger.sweep_names():
-        for each in ledger.trials(sweep):
-            a = each.proposal.config.architecture
-            loss = None if each.outcome is None else each.outcome.loss_nats
-            if loss is None or not a.is_known or not _is_comparable(each, run):
-                continue
-            flops = forward_flops_per_token(a)[convention]
-            if flops < own:
-                found[each.config_hash] = TrainedRun(
-                    config_hash=each.config_hash, arm=a.arm, flops_per_token=flops, loss_nats=loss
-                )
-    return list(found.values())
+    records = [each for sweep in ledger.sweep_names() for each in ledger.trials(sweep)]
+    found = {each.config_hash: each for each in records if _is_comparable(each, run)}
+    return [each for each in found.values() if _flops(each, run) < _flops(run, run)]
+
+
+def _flops(other: TrialRecord, run: TrialRecord) -> float:
+    """Forward FLOPs per token in the convention of a run."""
+    convention = run.proposal.budget.convention
+    return forward_flops_per_token(other.proposal.config.architecture)[convention]
 
 
 def _is_comparable(other: TrialRecord, run: TrialRecord) -> bool:
     one, another = other.proposal.config, run.proposal.config
+    if other.outcome is None or other.outcome.loss_nats is None or not one.architecture.is_known:
+        return False
     same = (
         one.text_fingerprint == another.text_fingerprint
         and one.eval_sequences == another.eval_sequences
@@ -126,15 +122,17 @@ def _is_comparable(other: TrialRecord, run: TrialRecord) -> bool:
     return same and other.proposal.train_flops <= SAME_BUDGET * run.proposal.train_flops
 
 
-def _skipped(record: TrialRecord, others: list[TrainedRun], options: SkipOptions) -> Skipped:
+def _skipped(record: TrialRecord, others: list[TrialRecord], options: SkipOptions) -> Skipped:
     from runners.machine.device import device_name
+    from runners.probes.exit_curve import validation_batches
     from runners.trial.trained import load_trained
 
     trained = load_trained(record, options.home, device=options.device)
-    rows = _rows(trained, options)
+    batches = validation_batches(trained)
+    rows = _rows(trained, batches, options)
     whole, curves = exit_curves(
         rows,
-        others,
+        list(_beside(others, record, batches, options)),
         convention=record.proposal.budget.convention,
         context_length=record.proposal.config.architecture.context_length,
     )
@@ -151,15 +149,43 @@ def _skipped(record: TrialRecord, others: list[TrainedRun], options: SkipOptions
     )
 
 
-def _rows(trained: Trained, options: SkipOptions) -> pl.DataFrame:
+def _beside(
+    others: list[TrialRecord], run: TrialRecord, batches: Sequence[Batch], options: SkipOptions
+) -> Iterator[TrainedRun]:
+    """The best of the others at each cost, with every sequence's loss where they left weights."""
+    from runners.probes.exit_curve import sequence_nats
+    from runners.trial.trained import load_trained
+
+    records = {each.config_hash: each for each in others}
+    for each in frontier(_known(record, run) for record in others):
+        try:
+            trained = load_trained(records[each.config_hash], options.home, device=options.device)
+        except RequestError as error:
+            talk(f"no interval beside {each.config_hash}: {error}")
+            yield each
+        else:
+            yield replace(each, nats_S=sequence_nats(trained.model, batches))
+
+
+def _known(record: TrialRecord, run: TrialRecord) -> TrainedRun:
+    assert record.outcome is not None
+    assert record.outcome.loss_nats is not None
+    return TrainedRun(
+        config_hash=record.config_hash,
+        arm=record.proposal.config.architecture.arm,
+        flops_per_token=_flops(record, run),
+        loss_nats=record.outcome.loss_nats,
+    )
+
+
+def _rows(trained: Trained, batches: Sequence[Batch], options: SkipOptions) -> pl.DataFrame:
     from runners.probes.early_exit import exits_of, require_exits
-    from runners.probes.exit_curve import measure_exits, usual_thresholds, validation_batches
+    from runners.probes.exit_curve import measure_exits, usual_thresholds
 
     model = trained.model
     for by in options.by:
         require_exits(model, by)
     ways = dict.fromkeys(options.by or exits_of(model))
-    batches = validation_batches(trained, options.sequences)
     thresholds = {
         by: sorted(set(options.thresholds)) or usual_thresholds(model, batches, by) for by in ways
     }
@@ -182,16 +208,27 @@ def skip_document(found: Skipped) -> dict[str, Any]:
         "rows": str(found.path),
         "num_sequences": found.num_sequences,
         "device": found.device,
-        "whole": asdict(found.whole),
+        "whole": _point(found.whole),
         "curves": [
-            asdict(curve)
-            | {
-                "points": [{**asdict(p), "less_trained": p.less_trained} for p in curve.points],
+            {
+                "by": curve.by,
+                "points": [_point(each) for each in curve.points],
+                "law": None if curve.law is None else asdict(curve.law),
+                "refusal": curve.refusal,
                 "verdict": verdict(curve, found.whole),
             }
             for curve in found.curves
         ],
     }
+
+
+def _point(point: ExitPoint) -> dict[str, Any]:
+    """A threshold without the sequences of the trained run beside it."""
+    beside = None if point.trained is None else replace(point.trained, nats_S=None)
+    document = asdict(replace(point, trained=beside))
+    if beside is not None:
+        del document["trained"]["nats_S"]
+    return document
 
 
 def print_curves(found: Skipped) -> None:
@@ -223,12 +260,6 @@ def print_curves(found: Skipped) -> None:
 
 
 def _cells(point: ExitPoint, whole: ExitPoint) -> list[str]:
-    def with_interval(value: float, interval: tuple[float, float]) -> str:
-        return f"{value:+.4f} ± {(interval[1] - interval[0]) / 2:.4f}"
-
-    random = "all alike"
-    if point.less_random is not None and point.less_random_interval is not None:
-        random = with_interval(point.less_random, point.less_random_interval)
     trained = point.trained
     return [
         f"{point.threshold:.4g}",
@@ -236,11 +267,20 @@ def _cells(point: ExitPoint, whole: ExitPoint) -> list[str]:
         f"{point.flops_per_token:,.0f} ({point.flops_per_token / whole.flops_per_token:.0%})",
         f"{point.microseconds_per_token:.3g}",
         f"{point.loss_nats:.4f}",
-        with_interval(point.less_whole, point.less_whole_interval),
-        random,
-        "none" if trained is None else f"{trained.loss_nats:.4f} {trained.arm}",
-        "" if point.less_trained is None else f"{point.less_trained:+.4f}",
+        _difference(point.less_whole, point.less_whole_interval),
+        _difference(point.less_random, point.less_random_interval) or "all alike",
+        "none"
+        if trained is None
+        else f"{trained.loss_nats:.4f} {trained.arm} {trained.config_hash[:4]}",
+        _difference(point.less_trained, point.less_trained_interval),
     ]
+
+
+def _difference(value: float | None, interval: tuple[float, float] | None) -> str:
+    if value is None:
+        return ""
+    spread = "" if interval is None else f" ± {(interval[1] - interval[0]) / 2:.4f}"
+    return f"{value:+.4f}{spread}"
 
 
 def _law_in_words(curve: ExitCurve) -> str:

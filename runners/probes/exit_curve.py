@@ -67,15 +67,15 @@ Batch = tuple[Tensor, Tensor]
 """Inputs and targets, each B x T, on the model's device."""
 
 
-def validation_batches(trained: Trained, num_sequences: int) -> list[Batch]:
-    """The windows that the trial was measured on, or so many of the validation text."""
+def validation_batches(trained: Trained) -> list[Batch]:
+    """The windows that the trial was measured on."""
     config, corpus = trained.record.proposal.config, trained.corpus
     device = trained.model.head.weight.device
     length = config.architecture.context_length
     windows = evaluation_windows(
         corpus.num_val_tokens,
         context_length=length,
-        eval_sequences=num_sequences or config.eval_sequences,
+        eval_sequences=config.eval_sequences,
     )
     stream = device_streams(corpus, "cpu").validation
     at_once = max(1, TOKENS_AT_ONCE[device.type] // length)
@@ -142,13 +142,18 @@ class Measured:
     loops_LST: NDArray[np.int64]
 
 
+@torch.no_grad()
+def sequence_nats(model: LanguageModel, batches: Sequence[Batch]) -> NDArray[np.float64]:
+    """Loss of each sequence of the model as it is, mean over its tokens."""
+    nats = [token_nats(model, model.hidden(inputs), targets) for inputs, targets in batches]
+    found: NDArray[np.float64] = torch.cat(nats).double().mean(1).cpu().numpy()
+    return found
+
+
 def _as_it_is(model: LanguageModel, batches: Sequence[Batch]) -> Measured:
-    with torch.no_grad():
-        nats = [token_nats(model, model.hidden(inputs), targets) for inputs, targets in batches]
-    nats_ST = torch.cat(nats)
-    a = model.architecture
-    loops_LST = np.full((a.num_layers, *nats_ST.shape), a.num_loops)
-    return Measured(nats_ST.double().mean(1).cpu().numpy(), loops_LST)
+    a, nats_S = model.architecture, sequence_nats(model, batches)
+    shape = (a.num_layers, len(nats_S), a.context_length)
+    return Measured(nats_S, np.full(shape, a.num_loops))
 
 
 def _measured(model: LanguageModel, batches: Sequence[Batch], rules: Sequence[Rule]) -> Measured:

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
-from analysis.routing.exit_curve import ExitCurve, ExitPoint, TrainedRun, exit_curves, verdict
+from analysis.routing.exit_curve import (
+    ExitCurve,
+    ExitPoint,
+    TrainedRun,
+    exit_curves,
+    frontier,
+    verdict,
+)
 
 CONTEXT = 100
 LOSS = {2.0: (400, 3.4), 0.6: (500, 3.2), 0.4: (700, 3.1), 0.2: (800, 3.05), 0.0: (1000, 3.0)}
@@ -94,10 +102,15 @@ def test_the_verdict_on_trained_models_is_plain() -> None:
     trained = [each.trained.loss_nats for each in curve.points if each.trained is not None]
     assert trained == [3.6, 3.01, 3.01, 3.01, 2.0]
     assert curve.points[1].less_trained == pytest.approx(0.19)
-    assert (
-        "lower loss at 1 of 4 thresholds (one seed each); it helps there"
-        in verdict(curve, whole)[1]
-    )
+    assert curve.points[1].less_trained_interval is None
+    assert "better at 1 of 4 thresholds, worse at 3" in verdict(curve, whole)[1]
+    assert verdict(curve, whole)[1].endswith("it helps there")
+    nats_S = rows_of().filter(pl.col("by") == "model")["nats"].to_numpy() + 0.2
+    whole, curve = curve_of(rows_of(), [replace(run_of(300, 3.2), nats_S=nats_S)])
+    same = curve.points[1]
+    assert same.less_trained_interval is not None
+    assert same.less_trained_interval[0] < 0 < same.less_trained_interval[1]
+    assert "better at 2 of 4 thresholds, worse at 1, not told" in verdict(curve, whole)[1]
     whole, curve = curve_of(rows_of(), [run_of(300, 2.9)])
     assert "it does not help" in verdict(curve, whole)[1]
     assert verdict(curve, whole)[2].endswith("faster at 4 of 4 thresholds")
@@ -119,3 +132,8 @@ def test_what_is_not_monotone_or_too_little_is_refused() -> None:
     assert "3.2000 nats at 500 FLOPs per token, but 3.2500 at 700" in curve.refusal
     _, few = curve_of(rows_of({t: LOSS[t] for t in (2.0, 0.4, 0.0)}))
     assert few.refusal == "a law needs 4 different costs"
+
+
+def test_only_the_best_at_each_cost_stand_beside() -> None:
+    runs = [run_of(500, 3.2), run_of(300, 3.4), run_of(400, 3.5), run_of(500, 3.1)]
+    assert [each.loss_nats for each in frontier(runs)] == [3.4, 3.1]
