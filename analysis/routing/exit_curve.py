@@ -152,7 +152,7 @@ class _Judge:
         """One threshold."""
         rows = self._of(by, threshold)
         scored, random = rows.filter(pl.col("draw").is_null()), rows.filter(pl.col("draw") >= 0)
-        nats_S, flops = self._nats(scored)[0], float(scored["flops"].mean())  # type: ignore[arg-type]
+        nats_S, flops = self._nats(scored)[0], scored.select(pl.mean("flops")).item()
         random_S = self._nats(random).mean(0) if len(random) else None
         trained = self._best_trained(flops)
         less_whole, less_whole_interval = self._less(nats_S, self._whole_S)
@@ -167,7 +167,7 @@ class _Judge:
         return ExitPoint(
             by=by,
             threshold=threshold,
-            loops=float(scored["loops"].mean()),  # type: ignore[arg-type]
+            loops=scored.select(pl.mean("loops")).item(),
             flops_per_token=flops,
             microseconds_per_token=float(scored["microseconds_per_token"][0]),
             loss_nats=float(nats_S.mean()),

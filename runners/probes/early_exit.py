@@ -22,6 +22,7 @@ from torch import Tensor
 
 from runners.probes.forcing import layers_of
 from spaces.arms.contract import Readings
+from spaces.arms.dual_path import DualPathArm
 from spaces.errors import RequestError
 from spaces.model import LanguageModel
 from spaces.parts.attention import Attention, Rotation
@@ -89,6 +90,8 @@ class Given:
 def require_exits(model: LanguageModel, by: By) -> None:
     """Raise `RequestError` where a model has no such score."""
     a = model.architecture
+    if not isinstance(model.arm, DualPathArm):
+        raise RequestError(f"what an early exit costs is known of no {a.arm} arm; use another run")
     for layer in layers_of(model):
         if by == "gate" and layer.gate is None:
             raise RequestError(

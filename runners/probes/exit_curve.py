@@ -19,7 +19,7 @@ import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -79,11 +79,11 @@ def validation_batches(trained: Trained) -> list[Batch]:
     )
     stream = device_streams(corpus, "cpu").validation
     at_once = max(1, TOKENS_AT_ONCE[device.type] // length)
-    starts = range(0, len(windows), at_once)
-    return [
-        tuple(each.to(device) for each in gather(stream, part, context_length=length))  # type: ignore[misc]
-        for part in (windows[start : start + at_once] for start in starts)
-    ]
+    batches = []
+    for start in range(0, len(windows), at_once):
+        inputs, targets = gather(stream, windows[start : start + at_once], context_length=length)
+        batches.append((inputs.to(device), targets.to(device)))
+    return batches
 
 
 @torch.no_grad()
@@ -127,9 +127,7 @@ def measure_exits(
         measured = _measured(model, batches, [rule] * len(batches))
         frames.append(_frame(model, measured, rule.by, rule.threshold, None, microseconds))
         for draw in range(draws if _has_choice(measured.loops_LST) else 0):
-            loops = torch.from_numpy(shuffled(measured.loops_LST, rng)).to(batches[0][0].device)
-            given = [Given(each) for each in loops.split([len(b[0]) for b in batches], dim=1)]  # type: ignore[no-untyped-call]
-            random = _measured(model, batches, given)
+            random = _measured(model, batches, _random_exits(measured.loops_LST, batches, rng))
             frames.append(_frame(model, random, rule.by, rule.threshold, draw, None))
     return pl.concat(frames).with_columns(model=pl.lit(name)).select(list(SCHEMA))
 
@@ -168,6 +166,14 @@ def _measured(model: LanguageModel, batches: Sequence[Batch], rules: Sequence[Ru
 def _has_choice(loops_LST: NDArray[np.int64]) -> bool:
     """Whether tokens differ, so that a random exit is another one."""
     return bool((loops_LST != loops_LST[..., :1]).any())
+
+
+def _random_exits(
+    loops_LST: NDArray[np.int64], batches: Sequence[Batch], rng: torch.Generator
+) -> list[Rule]:
+    """For each batch the same loops, dealt out anew."""
+    loops = torch.from_numpy(shuffled(loops_LST, rng)).to(batches[0][0].device)
+    return [Given(each) for each in torch.split(loops, [len(b[0]) for b in batches], dim=1)]
 
 
 def shuffled(loops_LST: NDArray[np.int64], rng: torch.Generator) -> NDArray[np.int64]:
@@ -224,12 +230,11 @@ def microseconds_per_token(
 
     All take turns, so that a busy machine is slow for each.
     """
-    head: nn.Module = model.head
-    passes: list[Callable[[], object]] = [lambda: head(model.hidden(inputs_BT))]
-    passes += [
-        lambda rule=rule: head(early_exit_hidden(model, inputs_BT, rule)[0])  # type: ignore[misc]
-        for rule in rules
-    ]
+
+    def passing(rule: Rule) -> Callable[[], object]:
+        return lambda: model.head(early_exit_hidden(model, inputs_BT, rule)[0])
+
+    passes = [lambda: model.head(model.hidden(inputs_BT)), *map(passing, rules)]
     seconds: list[list[float]] = [[] for _ in passes]
     for _ in range(1 + TIMED_REPEATS):
         for each, run in zip(seconds, passes, strict=True):
