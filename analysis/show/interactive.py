@@ -24,7 +24,7 @@ from analysis.show.figure_data import (
     LossFrontier,
     size_range,
 )
-from analysis.show.palette import NEUTRAL, ArmStyle
+from analysis.show.palette import MANY_MARKS, NEUTRAL, ArmStyle
 from analysis.show.pareto_panel import ParetoPanel
 
 HEIGHT = 340
@@ -79,7 +79,8 @@ def _of_budgets(curves: Sequence[IsoflopCurve], colours: Mapping[float, str]) ->
 def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
     budget = f"{curve.budget:.3g} FLOPs"
     told = f"{budget}<br>%{{x:.4s}} parameters<br>%{{y:.4f}} nats<extra></extra>"
-    runs = {"color": colour, "size": 6, "opacity": 0.8}
+    size = 6 if len(curve.sizes) < MANY_MARKS else 4
+    runs = {"color": colour, "size": size, "opacity": 0.8}
     figure.add_scatter(
         x=curve.sizes, y=curve.losses, mode="markers", marker=runs, hovertemplate=told
     )
