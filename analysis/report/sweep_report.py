@@ -15,9 +15,10 @@ from typing import Any
 
 from analysis.points.sweep_frame import frame_of
 from analysis.report.page_parts import Report, ReportFigure, Section, Table, counted, flops, listed
-from analysis.report.report_answer import answer_of, caveats_of, question_of, survival_of
+from analysis.report.report_answer import answer_of, caveats_of, question_of
 from analysis.report.report_figures import FigureData, figure_data, interactive_figures
 from analysis.report.report_laws import laws_sections, training_of
+from analysis.report.report_survival import survival_of
 from analysis.report.report_tables import (
     conventions_table,
     crossings_table,

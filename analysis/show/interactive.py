@@ -124,8 +124,8 @@ def _best_sizes(
     if not any(len(line.sizes) for line in lines):
         return []
     figure = _figure("training FLOPs", "optimal parameters N*")
-    ends, ticks = np.log10(size_range(lines)), _ticks([line.sizes for line in lines])
-    figure.update_yaxes(type="log", exponentformat="B", range=ends, dtick=ticks)
+    ends = np.array(size_range(lines))
+    figure.update_yaxes(type="log", exponentformat="B", range=np.log10(ends), dtick=_ticks([ends]))
     for line in lines:
         _add_line(figure, line, styles[line.label])
     return [_panel("Best size over compute", figure)]

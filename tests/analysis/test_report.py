@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from analysis.report.page_parts import Table, listed
-from analysis.report.report_answer import survival_of
 from analysis.report.report_checklist import training_items
 from analysis.report.report_figures import draw_on_paper, figure_data
 from analysis.report.report_page import render
+from analysis.report.report_survival import survival_of
 from analysis.report.sweep_report import SweepFindings, data_of, find_out, findings_of, report_of
 from analysis.show.palette import COLOURS, arm_styles, budget_colours
 from analysis.show.pareto_panel import MOST_MARKS, thinned
