@@ -84,7 +84,7 @@ def _draw_curve(axis: Any, curve: IsoflopCurve, colour: str) -> None:
     inside = (curve.grid >= curve.regret_set[0]) & (curve.grid <= curve.regret_set[1])
     regret = (curve.grid[inside], curve.grid_losses[inside])
     axis.plot(*regret, color=colour, linewidth=5.0, alpha=0.25, solid_capstyle="butt")
-    star = {"markersize": 10, "markeredgecolor": "white", "markeredgewidth": 0.6, "zorder": 5}
+    star = {"markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
     axis.plot(curve.n_star, curve.loss_star, "*", color=colour, **star)
 
 
