@@ -23,6 +23,7 @@ from search.propose.contract import Capped, Done, Proposed, Proposer
 from search.record.ledger import Attempt, Ledger, TrialRecord
 from search.record.ledger_errors import DiskFull
 from search.record.trial import WAITING_STATES, Outcome, Progress, Proposal, TrialState
+from spaces.shown import Block, Shown
 
 POLL_SECONDS = 0.5
 FAILURES_IN_A_ROW = 5
@@ -51,7 +52,7 @@ class SweepEvent:
 
 
 @dataclass(kw_only=True)
-class SweepSummary:
+class SweepSummary(Shown):
     """What one run of the command did."""
 
     num_run: int = 0
@@ -70,6 +71,16 @@ class SweepSummary:
     """Whether that was a cap of the experiment."""
     notes: list[str] = field(default_factory=list)
     """What a person should know."""
+
+    def blocks(self) -> list[Block]:
+        """What was run, what ended it, and the notes."""
+        ended = "interrupted; the same call goes on" if self.interrupted else self.stopped_by
+        return [
+            f"{self.num_run} trials run ({self.num_failed} failed), {self.num_reused} reused, "
+            f"{self.num_lost} attempts lost with their worker",
+            *([f"ended early: {ended}"] if ended else []),
+            *self.notes,
+        ]
 
 
 @dataclass

@@ -31,7 +31,9 @@ from search.record.homes import require_plain
 from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
 from search.record.trial import Outcome, Proposal, TrialState
 from search.record.trial_records import is_pending
+from spaces.arms.contract import shape_in_words
 from spaces.errors import RequestError
+from spaces.shown import Block, Shown, Table
 
 if TYPE_CHECKING:
     from runners.text.corpus import Corpus
@@ -82,7 +84,7 @@ class PlanTotals:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(Shown):
     """All that a sweep would run and reuse."""
 
     experiment: Experiment
@@ -122,6 +124,33 @@ class Plan:
             worker_hours_spent=self.spent_hours,
             cost=None if hours is None or self.price is None else hours * self.price,
         )
+
+    def blocks(self) -> list[Block]:
+        """What is to run and why, its sums, and the notes."""
+        totals, budget = self.totals, self.experiment.budget
+        return [
+            f"{self.experiment.name}: {totals.to_run} of {totals.trials} trials to run "
+            f"({totals.reused} reused), {totals.train_flops_to_run:.3g} training FLOPs "
+            f"({budget.convention}), {totals.tokens_to_run:,} tokens",
+            Table(
+                caption="trials",
+                columns=("fate", "why", "arm", "budget (FLOPs)", "shape", "tokens", "seconds"),
+                rows=tuple(
+                    (
+                        each.fate,
+                        each.why,
+                        each.record.proposal.arm,
+                        each.record.proposal.budget.train_flops,
+                        shape_in_words(each.record.proposal.config.architecture),
+                        each.record.proposal.config.tokens,
+                        each.seconds,
+                    )
+                    for each in self.trials
+                ),
+            ),
+            *([f"stops in order: {self.stopped_by}"] if self.stopped_by else []),
+            *self.notes,
+        ]
 
     def _shared_flops(self) -> int:
         """What trunks save of the trials to run; those that are done serve as trunks too."""

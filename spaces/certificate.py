@@ -43,6 +43,7 @@ from spaces.model import LanguageModel
 from spaces.parameters import ParameterCounts, count_active_parameters, count_parameters
 from spaces.parts.expert_products import EXPERT_PRODUCTS, expert_product_flops
 from spaces.price import PARTS, Pass
+from spaces.shown import Block, Shown, Table
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -139,7 +140,7 @@ class CounterResults:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlopCertificate:
+class FlopCertificate(Shown):
     """What an architecture costs, and that three ways of counting agree on it."""
 
     architecture: Architecture
@@ -165,6 +166,29 @@ class FlopCertificate:
     def agree(self) -> bool:
         """Whether the counters agree; `certify` raises where they do not."""
         return self.counters.agree
+
+    def blocks(self) -> list[Block]:
+        """Parameters by part, then FLOPs per token in every convention, by counter and by kind."""
+        counted = {f"forward, {name}": each for name, each in self.counted_per_token().items()}
+        kinds = {"one layer": self.layer_flops_per_token, "training": self.train_flops_per_token}
+        return [
+            f"{self.architecture.arm}: the three counters agree"
+            if self.agree
+            else f"{self.architecture.arm}: the three counters differ",
+            Table(
+                caption="parameters",
+                columns=tuple(self.parameters.as_dict()),
+                rows=(tuple(self.parameters.as_dict().values()),),
+            ),
+            Table(
+                caption="FLOPs per token, 2 per multiply-add",
+                columns=("of", *CONVENTIONS),
+                rows=tuple(
+                    (name, *(each.get(convention) for convention in CONVENTIONS))
+                    for name, each in {**counted, **kinds}.items()
+                ),
+            ),
+        ]
 
     def counted_per_token(self) -> dict[str, FlopsByConvention]:
         """Forward FLOPs per token by counter: fvcore, closed_form, meta."""

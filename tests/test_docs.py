@@ -13,6 +13,7 @@ import pytest
 
 import isoflop
 from experiments.cli import VERBS, run
+from experiments.command_reference import PAGE, reference
 from tests.experiments.toy import write_toy
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -103,3 +104,7 @@ def test_commands_of_the_documentation_name_verbs_and_options_that_exist(
             run([verb, "--help"])
         said = re.sub(r"\s+", " ", capsys.readouterr().out)
         assert all(option in said for option in options), (line, options)
+
+
+def test_the_command_reference_says_what_verbs_parse() -> None:
+    assert PAGE.read_text() == reference(), "stale: python -m experiments.command_reference"

@@ -18,6 +18,7 @@ from analysis.objective.estimators import Estimator
 from analysis.points.checked_points import Points
 from analysis.solve.resampling import Replicates
 from spaces.errors import RequestError
+from spaces.shown import Block, Shown, Table, interval_cell
 
 WIDEST_PREDICTION = 0.05
 """Half-width of a new run's 95 % interval over the loss; beyond it a prediction is refused."""
@@ -73,7 +74,7 @@ class Prediction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class Fit(Shown):
     """A fitted law, or the reasons why there is none."""
 
     law: Law
@@ -203,6 +204,27 @@ class Fit:
                 f"{self.law.name} predicts from {', '.join(self.law.roles)}; "
                 f"{', '.join(missing)} is missing"
             )
+
+    def blocks(self) -> list[Block]:
+        """The law, its parameters with their status, and the certificate."""
+        rows = f"{self.points.num_rows} of {self.points.num_table_rows} rows"
+        return [
+            f"{self.law.name} by {self.estimator.name}, {rows}: {self.law.formula}",
+            Table(
+                caption="parameters",
+                columns=("parameter", "value", "95 % interval", "status"),
+                rows=tuple(
+                    (
+                        name,
+                        value,
+                        interval_cell(self.interval(name)),
+                        self.certificate.parameter_status(name),
+                    )
+                    for name, value in self.parameters.items()
+                ),
+            ),
+            *self.certificate.blocks(),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON document of ``isoflop fit --json``; what is refused or unknown is null."""

@@ -36,6 +36,7 @@ from analysis.laws.law_registry import law_named
 from analysis.points.checked_points import Points
 from analysis.points.table_reading import points_from
 from spaces.errors import RequestError
+from spaces.shown import Block, Shown, Table, interval_cell
 
 IsoflopMethod = Literal["pooled", CurveMethod]
 
@@ -44,7 +45,7 @@ PARAMETERS = ("a", "b", "n_coefficient", "d_coefficient")
 
 
 @dataclass(frozen=True, kw_only=True)
-class IsoflopFit:
+class IsoflopFit(Shown):
     """Curves, their optima and exponents, beside the surface fit on the same rows."""
 
     points: Points
@@ -94,6 +95,36 @@ class IsoflopFit:
             "d_coefficient": self.token_line.coefficient_interval,
         }
         return {n: None if self.certificate.refuses(n) else pair for n, pair in found.items()}
+
+    def blocks(self) -> list[Block]:
+        """Minima of the curves, exponents, and the certificate."""
+        intervals = self.intervals
+        return [
+            Table(
+                caption=f"iso-FLOP curves by {self.method}",
+                columns=("budget (FLOPs)", "N*", "95 % interval", "D*", "loss (nats)", "status"),
+                rows=tuple(
+                    (
+                        each.budget,
+                        each.n_star,
+                        interval_cell(each.n_star_interval),
+                        each.d_star,
+                        each.loss_star,
+                        each.status,
+                    )
+                    for each in self.curves
+                ),
+            ),
+            Table(
+                caption="N* = n_coefficient C^a, D* = d_coefficient C^b",
+                columns=("parameter", "value", "95 % interval"),
+                rows=tuple(
+                    (name, value, interval_cell(intervals[name]))
+                    for name, value in self.parameters.items()
+                ),
+            ),
+            *self.certificate.blocks(),
+        ]
 
     def frontier(self) -> list[dict[str, Any]]:
         """N*, D* and tokens per parameter at the asked FLOPs, with the distance from the data."""

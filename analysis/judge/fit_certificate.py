@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from spaces.shown import Block, Shown, Table
+
 Status = Literal["ok", "warn", "refused"]
 
 _ORDER: dict[Status, int] = {"ok": 0, "warn": 1, "refused": 2}
@@ -40,7 +42,7 @@ class Reason:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Certificate:
+class Certificate(Shown):
     """All findings about one fit; ``refused`` is a result, not an error."""
 
     reasons: tuple[Reason, ...]
@@ -73,6 +75,20 @@ class Certificate:
     def has(self, code: str) -> bool:
         """Whether a reason of that code was found."""
         return any(reason.code == code for reason in self.reasons)
+
+    def blocks(self) -> list[Block]:
+        """Its status and what it rests on, then every reason."""
+        return [
+            f"certificate: {self.status}; intervals assume: {self.assumes}",
+            Table(
+                caption="reasons",
+                columns=("status", "code", "concerns", "found"),
+                rows=tuple(
+                    (each.status, each.code, ", ".join(each.parameters) or "all", each.message)
+                    for each in self.reasons
+                ),
+            ),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """The ``certificate`` entry of a fit's JSON document."""

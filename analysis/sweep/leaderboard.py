@@ -27,7 +27,9 @@ from search.record.ledger import Ledger
 from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.ranking import by_budget
 from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.arms.contract import shape_in_words
 from spaces.errors import RequestError
+from spaces.shown import Block, Cell, Shown, Table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetBoard:
+class BudgetBoard(Shown):
     """The results of one budget."""
 
     target_train_flops: float
@@ -68,9 +70,36 @@ class BudgetBoard:
     entries: tuple[Entry, ...]
     """All results, lowest validation loss first."""
 
+    def blocks(self) -> list[Block]:
+        """Its results, best first; a star recommends, = cannot be told from the first."""
+        noise = "no replicates tell ties"
+        if self.seed_noise_nats is not None:
+            noise = f"seed noise {self.seed_noise_nats:.4f} nats, = a tie with the first"
+        return [
+            Table(
+                caption=f"{self.target_train_flops:.3g} training FLOPs ({self.convention}); "
+                f"{noise}; * recommended",
+                columns=("", "arm", "shape", "parameters", "tokens", "loss (nats)", "bits/byte"),
+                rows=tuple(self._row(rank, entry) for rank, entry in enumerate(self.entries, 1)),
+            )
+        ]
+
+    def _row(self, rank: int, entry: Entry) -> tuple[Cell, ...]:
+        mark = "*" if entry.record.config_hash == self.recommended.config_hash else ""
+        numbers, proposal = entry.numbers, entry.record.proposal
+        return (
+            f"{rank}{mark}{'=' if entry.tied_with_best else ''}",
+            proposal.arm,
+            shape_in_words(proposal.config.architecture),
+            int(numbers["parameters"]),
+            proposal.config.tokens,
+            numbers["loss_nats"],
+            numbers.get("bits_per_byte"),
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
-class Leaderboard:
+class Leaderboard(Shown):
     """All results of a sweep."""
 
     sweep: SweepRecord
@@ -90,6 +119,27 @@ class Leaderboard:
     """What each family of arms is worth in compute beside the standard one."""
     confirmations: tuple[Confirmation, ...] = ()
     """Every forecast at a larger budget beside what was measured there."""
+
+    def blocks(self) -> list[Block]:
+        """A table per budget, then how arms compare there."""
+        return [
+            *(block for board in self.budgets for block in board.blocks()),
+            Table(
+                caption="each arm beside the best of its budget",
+                columns=("budget (FLOPs)", "better", "worse", "gap (nats)", "± (95 %)", "verdict"),
+                rows=tuple(
+                    (
+                        each.train_flops,
+                        each.better,
+                        each.worse,
+                        each.gap_nats,
+                        each.half_width_nats,
+                        each.verdict,
+                    )
+                    for each in self.gaps
+                ),
+            ),
+        ]
 
 
 def best(sweep: str, home: Path | str = "runs") -> Leaderboard:

@@ -26,6 +26,7 @@ from analysis.sweep.arm_trends import arm_trends
 from analysis.sweep.freedoms import ArmFreedoms
 from search.limits.law_rows import why_not_for_laws
 from spaces.errors import RequestError
+from spaces.shown import Block, Shown, Table
 
 NUM_RESAMPLES = 400
 """Resamples per fit."""
@@ -38,7 +39,7 @@ to what they would have lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArmFit:
+class ArmFit(Shown):
     """The laws of one arm."""
 
     arm: str
@@ -47,13 +48,17 @@ class ArmFit:
     isoflop: IsoflopFit
     """Curves, optima and exponents."""
 
+    def blocks(self) -> list[Block]:
+        """Its surface, then its curves."""
+        return [f"arm {self.arm}", *self.surface.blocks(), *self.isoflop.blocks()]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
         return {"surface": self.surface.to_dict(), "isoflop": self.isoflop.to_dict()}
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepFit:
+class SweepFit(Shown):
     """All laws of a sweep."""
 
     arms: tuple[ArmFit, ...]
@@ -64,6 +69,31 @@ class SweepFit:
     """Every two arms: their gap over compute, and from where on one is better."""
     conventions: tuple[str, ...]
     """What sizes, tokens and FLOPs count."""
+
+    def blocks(self) -> list[Block]:
+        """A row per law; each arm shows its own in full."""
+        laws = [(each.arm, each.surface, each.isoflop.parameters["a"]) for each in self.arms]
+        if self.capacity is not None:
+            laws.append(("all arms", self.capacity, None))
+        return [
+            Table(
+                caption="laws (arms[0].surface, arms[0].isoflop and capacity show theirs in full)",
+                columns=("of", "law", "results", "status", "alpha", "beta", "a by curves"),
+                rows=tuple(
+                    (
+                        name,
+                        law.law.name,
+                        law.points.num_rows,
+                        law.status,
+                        law.parameters["alpha"],
+                        law.parameters["beta"],
+                        exponent,
+                    )
+                    for name, law, exponent in laws
+                ),
+            ),
+            *self.conventions,
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON; what is refused or unknown is null."""

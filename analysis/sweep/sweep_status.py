@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +18,11 @@ from search.limits.caps import caps_in_words
 from search.record.ledger import Ledger
 from search.record.spending import Speed, SpentOn, speed, spending, worker_seconds
 from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.shown import Block, Shown, Table
 
 
 @dataclass(frozen=True, kw_only=True)
-class SweepStatus:
+class SweepStatus(Shown):
     """A sweep as its ledger has it."""
 
     sweep: SweepRecord
@@ -43,6 +45,26 @@ class SweepStatus:
     def train_flops_spent(self) -> float:
         """All that its attempts spent."""
         return sum(self.train_flops_by_purpose.values())
+
+    def blocks(self) -> list[Block]:
+        """Counts by state, what was spent, and each trial that has no result."""
+        counts = Counter("set aside" if each.set_aside else each.state for each in self.trials)
+        states = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none yet"
+        return [
+            f"{self.sweep.name}: {len(self.trials)} of {self.trials_asked} trials: {states}",
+            f"training FLOPs: {self.train_flops_spent:.4g} spent, "
+            f"{self.train_flops_behind_results:.4g} behind results",
+            *(f"cap: {cap}" for cap in self.caps),
+            Table(
+                caption="trials without a result",
+                columns=("trial", "arm", "state", "why"),
+                rows=tuple(
+                    (each.config_hash, each.proposal.arm, each.state, each.set_aside or each.reason)
+                    for each in self.trials
+                    if each.set_aside or not each.is_result
+                ),
+            ),
+        ]
 
 
 def status(sweep: str, home: Path | str = "runs") -> SweepStatus:
