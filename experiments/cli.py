@@ -23,6 +23,7 @@ VERBS = {
     "export": "a run as a Hugging Face folder (--hf); the best one into MLflow's registry (--best)",
     "gates": "where a trained model sends the tokens of a tagged text, with intervals",
     "intervene": "what a route is worth: the loss where tokens are forced, less that of controls",
+    "skip": "loss against FLOPs where tokens skip the deep path or stop looping, at inference",
     "flops": "the FLOP certificate of one architecture",
     "doctor": "whether ledger, MLflow and files agree; rebuilds what is derived",
     "ui": "the MLflow UI of this home on 127.0.0.1",

@@ -50,6 +50,8 @@ class Table:
 class LegendEntry:
     """What a colour and a mark stand for."""
 
+    name: str
+    """Of the traces that it shows and hides."""
     label: str
     colour: str
     glyph: str = "●"

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from analysis.isoflop.frontier_gap import GapTrend
+from analysis.isoflop.frontier_gap import FEWEST_GAPS, GapTrend
 from analysis.judge.fit_certificate import Status
 from analysis.report.arm_trends_text import crossing_text
 from analysis.report.page_parts import Finding, counted, flops, listed, nats
-from analysis.sweep.conventions import ConventionStanding, first_arms
+from analysis.report.report_survival import survival_of
+from analysis.sweep.conventions import ConventionStanding
 from analysis.sweep.freedoms import unequal_freedoms
 from analysis.sweep.leaderboard import BudgetBoard, Leaderboard
 from analysis.sweep.sweep_fit import SweepFit
@@ -20,7 +21,6 @@ from search.belief.gaps import ArmGap
 from search.belief.seed_noise import configuration_key
 from search.record.trial_records import SweepRecord, TrialRecord, loss_of
 from spaces.arms.contract import shape_in_words
-from spaces.flops import CONVENTIONS
 
 STATES: dict[Status, str] = {
     "ok": "stand",
@@ -32,6 +32,8 @@ ALONE: dict[Status, str] = {
     "warn": "stands with warnings",
     "refused": "is refused in part or whole",
 }
+MOST_PAIRS = 3
+"""Pairs of arms that are named; more are counted."""
 
 
 def question_of(sweep: SweepRecord) -> str:
@@ -130,17 +132,26 @@ def _over_budgets(board: Leaderboard) -> str:
 
 def _with_compute(trends: Sequence[GapTrend]) -> str:
     """From which compute on an arm is better, pair by pair, as far as that may be told."""
-    crossings = [(trend, trend.crossing) for trend in trends if trend.crossing is not None]
-    if crossings:
-        told = [
-            f"of {trend.one} and {trend.other}, {crossing_text(crossing)}"
-            for trend, crossing in crossings
-        ]
-        return f"With compute: {'; '.join(told)}."
-    if trends:
-        pairs = f", for any of the {len(trends)} pairs of arms" if len(trends) > 1 else ""
-        return f"From which compute on one arm is better than another the data do not tell{pairs}."
-    return ""
+    told = {id(trend): said for trend in trends if (said := _trend(trend))}
+    silent = [trend for trend in trends if id(trend) not in told]
+    parts = [f"At the minima of their curves: {'; '.join(told.values())}."] if told else []
+    if silent:
+        pairs = listed([f"{trend.one} and {trend.other}" for trend in silent])
+        which = pairs if len(silent) <= MOST_PAIRS else f"{len(silent)} pairs of arms"
+        parts.append(f"From which compute on one is better the data do not tell of {which}.")
+    return " ".join(parts)
+
+
+def _trend(trend: GapTrend) -> str:
+    """Where two arms cross, or that one is better at every budget; empty where neither is told."""
+    if trend.crossing is not None:
+        return f"of {trend.one} and {trend.other}, {crossing_text(trend.crossing)}"
+    known = [gap.interval for gap in trend.gaps if gap.interval is not None]
+    sides = {(low > 0) - (high < 0) for low, high in known}
+    if len(known) < FEWEST_GAPS or sides not in ({1}, {-1}):
+        return ""
+    better, worse = (trend.one, trend.other)[:: 1 if sides == {1} else -1]
+    return f"{better} is better than {worse} at each of {len(known)} budgets"
 
 
 def _gains(board: Leaderboard) -> str:
@@ -169,56 +180,6 @@ def _laws(fitted: SweepFit | None) -> str:
     if len(fits) == 1:
         return f"The one fitted law {ALONE[fits[0].status]}."
     return f"Of {len(fits)} fitted laws, {listed(told)}."
-
-
-def survival_of(standings: Sequence[ConventionStanding], gaps: Sequence[ArmGap]) -> str:
-    """Whether the first arm of each budget is first in the other conventions, in a sentence or two.
-
-    ``gaps``: how sure the budget's differences are in the sweep's own convention.
-    """
-    found = first_arms(standings)
-    if not found or len({each.arm for each in standings}) < 2:
-        return ""
-    same = [
-        target
-        for target, firsts in found.items()
-        if set(firsts) == set(CONVENTIONS) and len(set(firsts.values())) == 1
-    ]
-    if len(same) == len(found):
-        budgets = "every budget" if len(same) > 1 else "the one budget"
-        return f"The first arm is the same under all three FLOP conventions at {budgets}."
-    others = [_other(standings, gaps, target) for target in found if target not in same]
-    return (
-        f"The first arm is the same under all three FLOP conventions at {len(same)} of "
-        f"{counted(len(found), 'budget')}, not at {listed(others)}."
-    )
-
-
-def _other(standings: Sequence[ConventionStanding], gaps: Sequence[ArmGap], target: float) -> str:
-    """Who is first there in which convention, and whether that is more than luck."""
-    there = [each for each in standings if each.target_train_flops == target]
-    firsts = [f"{each.arm} by {each.convention}" for each in there if each.rank == 1]
-    margins = [abs(b.loss_nats - a.loss_nats) for a, b in _leads(there)]  # type: ignore[operator]
-    widths = [g.half_width_nats for g in gaps if g.train_flops == target and g.half_width_nats]
-    luck = ""
-    if widths and margins:
-        is_tie = max(margins) <= min(widths)
-        luck = ", no more than a tie" if is_tie else ", in one of them by more than a tie"
-    return f"{flops(target)} FLOPs ({', '.join(firsts)}{luck})"
-
-
-def _leads(
-    there: Sequence[ConventionStanding],
-) -> list[tuple[ConventionStanding, ConventionStanding]]:
-    """The first in each convention, and where one of the other conventions' firsts stands there."""
-    firsts = {each.arm for each in there if each.rank == 1}
-    found = []
-    for convention in CONVENTIONS:
-        mine = [each for each in there if each.convention == convention and each.rank is not None]
-        first = next((each for each in mine if each.rank == 1), None)
-        if first is not None:
-            found += [(first, each) for each in mine if each.arm in firsts - {first.arm}]
-    return found
 
 
 def caveats_of(

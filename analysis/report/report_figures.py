@@ -121,7 +121,7 @@ def interactive_figures(
 
 
 def _curves(data: FigureData) -> ReportFigure:
-    from analysis.show.interactive import curve_panels
+    from analysis.show.interactive import budget_key, curve_panels
 
     budgets = _distinct([curve.budget for panel in data.curves for curve in panel.curves])
     colours = dict(
@@ -135,7 +135,7 @@ def _curves(data: FigureData) -> ReportFigure:
         "dotted: no minimum." + _unmarked(data, "isoflop_curves"),
         panels=tuple(curve_panels(data.curves, colours)),
         legend=tuple(
-            LegendEntry(label=f"{budget:.2g} FLOPs", colour=colour)
+            LegendEntry(name=budget_key(budget), label=budget_key(budget), colour=colour)
             for budget, colour in colours.items()
         ),
     )
@@ -157,7 +157,7 @@ def _frontier(data: FigureData, styles: Mapping[str, ArmStyle]) -> ReportFigure:
         caption=f"{sizes}Lowest loss: that of the minimum at each budget; open marks: the lowest "
         "run, where the curve has no minimum.",
         panels=panels,
-        legend=tuple(_entry(line.told, styles[line.label]) for line in data.lines),
+        legend=tuple(_entry(line.label, styles[line.label], line.told) for line in data.lines),
     )
 
 
@@ -191,8 +191,8 @@ def _pareto(data: FigureData, styles: Mapping[str, ArmStyle]) -> ReportFigure:
     )
 
 
-def _entry(label: str, style: ArmStyle) -> LegendEntry:
-    return LegendEntry(label=label, colour=style.colour, glyph=style.glyph)
+def _entry(arm: str, style: ArmStyle, label: str | None = None) -> LegendEntry:
+    return LegendEntry(name=arm, label=label or arm, colour=style.colour, glyph=style.glyph)
 
 
 def _distinct(budgets: Sequence[float]) -> list[float]:

@@ -38,6 +38,7 @@ def laws_sections(
                 "A parameter that the data do not tell is refused, and its place stays empty. What "
                 "is counted how, and which rows a law sees:",
                 "\n".join(f"– {line}" for line in fitted.conventions),
+                *(confirmation_text(each) for each in confirmations),
             ),
             tables=(_overview(fitted), checklist_table("Training, common to all laws", training)),
         )

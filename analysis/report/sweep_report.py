@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.points.sweep_frame import frame_of
-from analysis.report.confirmation_text import confirmation_text
 from analysis.report.page_parts import Report, ReportFigure, Section, Table, counted, flops, listed
-from analysis.report.report_answer import answer_of, caveats_of, question_of, survival_of
+from analysis.report.report_answer import answer_of, caveats_of, question_of
 from analysis.report.report_figures import FigureData, figure_data, interactive_figures
 from analysis.report.report_laws import laws_sections, training_of
+from analysis.report.report_survival import survival_of
 from analysis.report.report_tables import (
     conventions_table,
     crossings_table,
@@ -255,7 +255,6 @@ def _spending(found: SweepFindings) -> Section:
 
 def _reproduce(found: SweepFindings) -> Section:
     sweep = found.sweep
-    told = [confirmation_text(each) for each in found.board.confirmations]
     commit = sweep.commit.rstrip("+")
     checkout = f"git checkout {commit}\n" if commit else ""
     words = [
@@ -275,7 +274,7 @@ def _reproduce(found: SweepFindings) -> Section:
     return Section(
         name="reproduce",
         title="How to reproduce",
-        words=(*words, *told),
+        words=tuple(words),
         code={"Command": command, f"{sweep.name}.toml": found.experiment_toml},
     )
 

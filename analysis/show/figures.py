@@ -28,7 +28,7 @@ from analysis.show.figure_data import (
     SurfaceFrontier,
     size_range,
 )
-from analysis.show.palette import COLOURS, NEUTRAL, ArmStyle, arm_styles, budget_colours
+from analysis.show.palette import COLOURS, MANY_MARKS, NEUTRAL, ArmStyle, arm_styles, budget_colours
 from analysis.show.pareto_panel import ParetoPanel
 
 STYLE = {
@@ -75,7 +75,8 @@ def _panels(num: int) -> tuple[Figure, list[Any]]:
 
 
 def _draw_curve(axis: Any, curve: IsoflopCurve, colour: str) -> None:
-    axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=3.5, alpha=0.8)
+    size = 3.5 if len(curve.sizes) < MANY_MARKS else 2.0
+    axis.plot(curve.sizes, curve.losses, "o", color=colour, markersize=size, alpha=0.8)
     if curve.n_star is None or curve.regret_set is None:
         axis.plot(curve.grid, curve.grid_losses, ":", color=colour, linewidth=1.0)
         return
@@ -83,7 +84,8 @@ def _draw_curve(axis: Any, curve: IsoflopCurve, colour: str) -> None:
     inside = (curve.grid >= curve.regret_set[0]) & (curve.grid <= curve.regret_set[1])
     regret = (curve.grid[inside], curve.grid_losses[inside])
     axis.plot(*regret, color=colour, linewidth=5.0, alpha=0.25, solid_capstyle="butt")
-    axis.plot(curve.n_star, curve.loss_star, "*", color=colour, markersize=9)
+    star = {"markersize": 13, "markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
+    axis.plot(curve.n_star, curve.loss_star, "*", color=colour, **star)
 
 
 def _shown(curve: IsoflopCurve) -> str:

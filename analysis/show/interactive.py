@@ -24,7 +24,7 @@ from analysis.show.figure_data import (
     LossFrontier,
     size_range,
 )
-from analysis.show.palette import NEUTRAL, ArmStyle
+from analysis.show.palette import MANY_MARKS, NEUTRAL, ArmStyle
 from analysis.show.pareto_panel import ParetoPanel
 
 HEIGHT = 340
@@ -39,7 +39,7 @@ OUTLINE = {"color": "white", "width": 1}
 
 @dataclass(frozen=True, kw_only=True)
 class InteractivePanel:
-    """A panel that a page draws."""
+    """A panel that a page draws; the ``meta`` of a trace is the legend's entry that shows it."""
 
     title: str
     figure_json: str
@@ -60,8 +60,9 @@ def curve_panels(
     found = []
     for panel in panels:
         figure = _figure("parameters", "loss (nats per token)", counts=True)
-        for curve, colour in zip(panel.curves, _of_budgets(panel.curves, colours), strict=True):
-            _add_curve(figure, curve, colour)
+        for curve in panel.curves:
+            budget = _nearest(curve.budget, list(colours))
+            _add_curve(figure, curve, colours[budget], group=budget_key(budget))
         figure.update_yaxes(range=[low, high])
         number = sum(curve.n_star is not None for curve in panel.curves)
         title = f"{panel.title}: {number} of {len(panel.curves)} budgets with a minimum"
@@ -69,24 +70,37 @@ def curve_panels(
     return found
 
 
-def _of_budgets(curves: Sequence[IsoflopCurve], colours: Mapping[float, str]) -> list[str]:
-    """The colour of the nearest named budget of each curve."""
-    named = np.array(list(colours))
-    nearest = [float(named[np.argmin(np.abs(np.log(named / c.budget)))]) for c in curves]
-    return [colours[each] for each in nearest]
+def budget_key(budget: float) -> str:
+    """What a budget is called: in two digits, since arms deliver it to a thousandth."""
+    return f"{budget:.2g} FLOPs"
 
 
-def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
+def _nearest(budget: float, named: Sequence[float]) -> float:
+    return min(named, key=lambda each: abs(np.log(each / budget)))
+
+
+def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str, *, group: str) -> None:
     budget = f"{curve.budget:.3g} FLOPs"
     told = f"{budget}<br>%{{x:.4s}} parameters<br>%{{y:.4f}} nats<extra></extra>"
-    runs = {"color": colour, "size": 6, "opacity": 0.8}
+    size = 6 if len(curve.sizes) < MANY_MARKS else 4
+    runs = {"color": colour, "size": size, "opacity": 0.8}
     figure.add_scatter(
-        x=curve.sizes, y=curve.losses, mode="markers", marker=runs, hovertemplate=told
+        x=curve.sizes,
+        y=curve.losses,
+        mode="markers",
+        marker=runs,
+        hovertemplate=told,
+        meta=group,
     )
     if len(curve.grid):
         line = {"color": colour, "width": 1.5, "dash": "solid" if curve.n_star else "dot"}
         figure.add_scatter(
-            x=curve.grid, y=curve.grid_losses, mode="lines", line=line, hoverinfo="skip"
+            x=curve.grid,
+            y=curve.grid_losses,
+            mode="lines",
+            line=line,
+            hoverinfo="skip",
+            meta=group,
         )
     if curve.n_star is not None and curve.regret_set is not None:
         inside = (curve.grid >= curve.regret_set[0]) & (curve.grid <= curve.regret_set[1])
@@ -96,6 +110,7 @@ def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
             mode="lines",
             line={"color": _faint(colour, 0.3), "width": 9},
             hoverinfo="skip",
+            meta=group,
         )
         figure.add_scatter(
             x=[curve.n_star],
@@ -103,6 +118,7 @@ def _add_curve(figure: go.Figure, curve: IsoflopCurve, colour: str) -> None:
             mode="markers",
             marker={"color": colour, "size": 14, "symbol": "star", "line": OUTLINE},
             hovertemplate=f"minimum at {told}",
+            meta=group,
         )
 
 
@@ -123,8 +139,8 @@ def _best_sizes(
     if not any(len(line.sizes) for line in lines):
         return []
     figure = _figure("training FLOPs", "optimal parameters N*")
-    ends, ticks = np.log10(size_range(lines)), _ticks([line.sizes for line in lines])
-    figure.update_yaxes(type="log", exponentformat="B", range=ends, dtick=ticks)
+    ends = np.array(size_range(lines))
+    figure.update_yaxes(type="log", exponentformat="B", range=np.log10(ends), dtick=_ticks([ends]))
     for line in lines:
         _add_line(figure, line, styles[line.label])
     return [_panel("Best size over compute", figure)]
@@ -140,13 +156,14 @@ def _add_losses(figure: go.Figure, frontier: LossFrontier, style: ArmStyle) -> N
         line={"color": style.colour, "width": 1.5},
         marker={"symbol": [symbol if each else f"{symbol}-open" for each in is_curve], "size": 8},
         hovertemplate="%{x:.3g} FLOPs<br>%{y:.4f} nats",
+        meta=frontier.label,
     )
 
 
 def _add_line(figure: go.Figure, line: FrontierLine, style: ArmStyle) -> None:
     colour = style.colour
-    _add_band(figure, line.flops, line.low, line.high, colour)
-    _add_solid_then_dashed(figure, line.flops, line.line, line.fitted > 0, colour)
+    _add_band(figure, line.flops, line.low, line.high, colour=colour, group=line.label)
+    _add_line_of(figure, line.flops, line.line, line.fitted > 0, colour=colour, group=line.label)
     figure.add_scatter(
         x=line.budgets,
         y=line.sizes,
@@ -155,6 +172,7 @@ def _add_line(figure: go.Figure, line: FrontierLine, style: ArmStyle) -> None:
         marker={"color": colour, "size": 8, "symbol": style.symbol},
         error_y=_errors(line.sizes, line.intervals, colour),
         hovertemplate="%{x:.3g} FLOPs<br>N* %{y:.4s}",
+        meta=line.label,
     )
 
 
@@ -167,8 +185,8 @@ def gap_panels(
 
 def _gap_panel(panel: GapPanel, styles: Mapping[str, ArmStyle]) -> InteractivePanel:
     figure = _figure("training FLOPs", _shown(panel.label))
-    _add_band(figure, panel.flops, panel.line[:, 1], panel.line[:, 2], NEUTRAL)
-    _add_solid_then_dashed(figure, panel.flops, panel.line[:, 0], panel.fitted > 0, NEUTRAL)
+    _add_band(figure, panel.flops, panel.line[:, 1], panel.line[:, 2], colour=NEUTRAL)
+    _add_line_of(figure, panel.flops, panel.line[:, 0], panel.fitted > 0, colour=NEUTRAL)
     figure.add_hline(y=0.0, line_width=1, line_color=NEUTRAL)
     for budget, gap, ends, arm in zip(
         panel.budgets, panel.gaps, panel.intervals, panel.better, strict=True
@@ -181,6 +199,7 @@ def _gap_panel(panel: GapPanel, styles: Mapping[str, ArmStyle]) -> InteractivePa
             marker={"color": styles[arm].colour, "size": 9, "symbol": styles[arm].symbol},
             error_y=_errors(np.array([gap]), ends[None], styles[arm].colour),
             hovertemplate=told,
+            meta=arm,
         )
     if panel.crossing is not None:
         zero, *ends = panel.crossing
@@ -218,6 +237,7 @@ def pareto_panels(
                     "symbol": styles[arm].symbol,
                 },
                 hovertemplate="%{text}<br>%{x:.4s}<br>%{y:.4f} nats",
+                meta=arm,
             )
         marks = [styles[arm].symbol for arm in panel.front_arms]
         figure.add_scatter(
@@ -268,7 +288,13 @@ def _ticks(values: Sequence[FloatArray]) -> str | int | None:
 
 
 def _add_band(
-    figure: go.Figure, x: FloatArray, low: FloatArray, high: FloatArray, colour: str
+    figure: go.Figure,
+    x: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    *,
+    colour: str,
+    group: str | None = None,
 ) -> None:
     figure.add_scatter(
         x=np.concatenate([x, x[::-1]]),
@@ -277,16 +303,25 @@ def _add_band(
         fillcolor=_faint(colour, 0.15),
         line={"width": 0},
         hoverinfo="skip",
+        meta=group,
     )
 
 
-def _add_solid_then_dashed(
-    figure: go.Figure, x: FloatArray, y: FloatArray, inside: Any, colour: str
+def _add_line_of(
+    figure: go.Figure,
+    x: FloatArray,
+    y: FloatArray,
+    inside: Any,
+    *,
+    colour: str,
+    group: str | None = None,
 ) -> None:
     """The whole line dashed, and its fitted range drawn over in one piece."""
     for rows, dash in ((slice(None), "dash"), (inside, "solid")):
         line = {"color": colour, "width": 2, "dash": dash}
-        figure.add_scatter(x=x[rows], y=y[rows], mode="lines", line=line, hoverinfo="skip")
+        figure.add_scatter(
+            x=x[rows], y=y[rows], mode="lines", line=line, hoverinfo="skip", meta=group
+        )
 
 
 def _errors(values: FloatArray, intervals: FloatArray, colour: str) -> dict[str, Any]:

@@ -17,6 +17,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 NEUTRAL = "#7F7F7F"
 """Of what belongs to no one arm."""
 
+MANY_MARKS = 100
+"""Runs of one curve from which on their marks are smaller."""
+
 RAMP = ("#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962")
 """Smallest budget to largest."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -83,6 +84,7 @@ def run(argv: list[str]) -> int:
         record = find_run(ledger, options.run)
     found = _intervened(record, options, options.conllu)
     talk(f"one row per token and intervention in {found.path}")
+    _warn_of_strange_text(found)
     if options.json:
         print_json(intervene_document(found))
     else:
@@ -127,6 +129,15 @@ def _intervened(record: TrialRecord, options: InterveneOptions, conllu: Path) ->
         effects=intervention_effects(rows),
         path=_kept(rows, record, options, conllu),
     )
+
+
+def _warn_of_strange_text(found: Intervened) -> None:
+    chance = math.log(found.record.proposal.config.architecture.vocab_size)
+    if found.loss_nats > chance:
+        talk(
+            f"warning: the model predicts this text worse than chance ({found.loss_nats:.2f} nats "
+            f"per token, chance {chance:.2f}): another language or script than it was trained on?"
+        )
 
 
 def _kept(rows: pl.DataFrame, record: TrialRecord, options: InterveneOptions, conllu: Path) -> Path:

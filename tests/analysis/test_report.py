@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from analysis.report.page_parts import Table, listed
-from analysis.report.report_answer import survival_of
 from analysis.report.report_checklist import training_items
 from analysis.report.report_figures import draw_on_paper, figure_data
 from analysis.report.report_page import render
+from analysis.report.report_survival import survival_of
 from analysis.report.sweep_report import SweepFindings, data_of, find_out, findings_of, report_of
 from analysis.show.palette import COLOURS, arm_styles, budget_colours
 from analysis.show.pareto_panel import MOST_MARKS, thinned
@@ -23,6 +23,7 @@ from analysis.sweep.conventions import convention_standings, first_arms
 from analysis.sweep.pareto import COSTS, on_some_front, pareto_fronts
 from search.asked.experiment import Experiment, load_experiment
 from search.record.ledger import TrialRecord
+from search.record.trial import Outcome
 from search.record.trial_records import loss_of
 from spaces.arms import registry
 from spaces.arms.contract import find_arm
@@ -170,6 +171,22 @@ def test_every_law_has_the_checklist_and_says_what_is_unknown(found: SweepFindin
     assert training["Is text repeated?"] == "at most 0.5 epochs"
     unknown = training_items(found.sweep, found.asked, [])
     assert {each.question for each in unknown if each.answer is None} >= {"Optimiser", "Schedule"}
+
+
+def test_every_flop_and_every_failure_is_told(found: SweepFindings) -> None:
+    records = list(found.records)
+    for place in range(3):
+        records[place] = replace(
+            records[place],
+            state="diverged",
+            outcome=Outcome(status="diverged", reason="the loss is not finite"),
+        )
+    broken = findings_of(found.sweep, records)
+    spent, failures, environment = report_of(broken, data_of(broken)).section("spending").tables
+    assert spent.rows[-1][1] == f"{sum(a.spent_flops for r in records for a in r.attempts):.3g}"
+    assert {(row[0], row[-1]) for row in failures.rows} == {("diverged", "the loss is not finite")}
+    assert sum(int(row[2]) for row in failures.rows) == 3
+    assert ("device", "not recorded", "237") in environment.rows
 
 
 def test_fronts_are_what_nothing_beats(found: SweepFindings) -> None:

@@ -116,6 +116,7 @@ def visit(page: Path, folder: Path, *options: str) -> Visit:
     """Open a file; what it became, said and asked for."""
     from tests.experiments.test_browser import CHROMIUM_OPTIONS
 
+    folder.mkdir(exist_ok=True)
     log = folder / "net.json"
     places = (f"--user-data-dir={folder / 'browser'}", f"--log-net-log={log}")
     done = subprocess.run(
@@ -164,6 +165,27 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing(
     assert paths > sum(len(json.loads(p.figure_json)["data"]) for p in panels) / 4
     for board in isoflop.best("toy", words[-1]).budgets:
         assert f"{board.seed_noise_nats:.4f}" in seen.document
+
+
+@pytest.mark.browser
+def test_the_legend_shows_and_hides(written: isoflop.WrittenReport, tmp_path: Path) -> None:
+    if shutil.which("chromium") is None:
+        pytest.skip("Debian's chromium is not installed")
+    (figure,) = written.report.section("pareto").figures
+    press = "document.querySelector('#figure-pareto .legend button').click();"
+    page = tmp_path / "pressed.html"
+    page.write_text(written.page.read_text().replace("</body>", f"<script>{press}</script></body>"))
+    before, after = visit(written.page, tmp_path / "a"), visit(page, tmp_path / "b")
+    assert after.console == []
+    hidden = sum(
+        len(clouds["text"])
+        for panel in figure.panels
+        for clouds in json.loads(panel.figure_json)["data"]
+        if clouds.get("meta") == figure.legend[0].name
+    )
+    points = [each.document.count('class="point"') for each in (before, after)]
+    assert points[0] - points[1] == hidden > 0
+    assert after.document.count('aria-pressed="false" data-name=') == 1
 
 
 @pytest.mark.browser

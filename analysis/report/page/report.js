@@ -24,8 +24,9 @@ function themed(layout) {
   });
 }
 
-function draw() {
-  for (const [id, figure] of Object.entries(figures)) {
+function draw(ids = Object.keys(figures)) {
+  for (const id of ids) {
+    const figure = figures[id];
     const config = {
       responsive: true,
       displaylogo: false,
@@ -36,8 +37,21 @@ function draw() {
   }
 }
 
+function toggle(button) {
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  button.setAttribute("aria-pressed", String(shown));
+  const ids = [...button.closest("figure").querySelectorAll(".plot")].map((plot) => plot.id);
+  for (const trace of ids.flatMap((id) => figures[id].data)) {
+    if (trace.meta === button.dataset.name) trace.visible = shown;
+  }
+  draw(ids);
+}
+
 draw();
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+for (const button of document.querySelectorAll(".legend button")) {
+  button.addEventListener("click", () => toggle(button));
+}
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => draw());
 addEventListener("beforeprint", () => {
   for (const each of document.querySelectorAll("details")) each.open = true;
 });
