@@ -18,7 +18,7 @@ LONGEST_CELL_SECONDS = 600
 
 def executed(page: Path = PAGE) -> Any:
     """The notebook with the outputs of a run beside its page. Raises `CellExecutionError`."""
-    notebook = nbformat.read(page, as_version=4)
+    notebook = nbformat.read(page, as_version=4)  # type: ignore[no-untyped-call]
     client = NotebookClient(
         notebook,
         timeout=LONGEST_CELL_SECONDS,
@@ -42,4 +42,4 @@ def without_what_changes(notebook: Any) -> Any:
 
 
 if __name__ == "__main__":
-    nbformat.write(executed(), PAGE)
+    nbformat.write(executed(), PAGE)  # type: ignore[no-untyped-call]
