@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+
+import polars as pl
 
 from analysis.points.sweep_frame import sweep_frame
 from analysis.sweep.answer import Answer, answer
@@ -38,21 +41,22 @@ class Round:
 
 
 def answers(
-    experiment: Experiment,
-    home: Path,
     question: Question,
     *,
     train: Callable[[MakeProposer], SweepSummary],
+    results: Callable[[], pl.DataFrame | None],
 ) -> Iterator[Round]:
     """Rounds until the question is answered, a cap is reached, or nothing more can be trained.
 
-    ``train`` runs the experiment with a proposer to its end. Raises `RequestError` where no trial
+    ``train`` runs an experiment with a proposer to its end; ``results`` is the sweep's frame, None
+    where no trial has a result. Raises `RequestError` where no trial
     has a loss, or the experiment's law has no such quantity.
     """
     aim = question
     for number in range(1, MOST_ROUNDS + 1):
         summary = train(_proposer_for(aim))
-        found = _answer(experiment.name, home, question)
+        frame = results()
+        found = None if frame is None else answer(question, fit_sweep(frame))
         yield Round(round=number, summary=summary, answer=found)
         is_expected = summary.stopped_by is not None and str(aim) in summary.stopped_by
         if found is None or found.is_enough or not is_expected:
@@ -61,12 +65,16 @@ def answers(
         aim = replace(aim, half_width=aim.half_width * step)
 
 
-def _answer(sweep: str, home: Path, question: Question) -> Answer | None:
+def results_in(home: Path, sweep: str) -> Callable[[], pl.DataFrame | None]:
+    """The reader of a sweep's frame in a home; it gives None where no trial has a result."""
+    return partial(_frame, sweep, home)
+
+
+def _frame(sweep: str, home: Path) -> pl.DataFrame | None:
     try:
-        frame = sweep_frame(sweep, home)
-    except RequestError:  # no result yet
+        return sweep_frame(sweep, home)
+    except RequestError:
         return None
-    return answer(question, fit_sweep(frame))
 
 
 def _proposer_for(question: Question) -> MakeProposer:

@@ -74,7 +74,8 @@ def _root(config_hash: str, parents: Mapping[str, str]) -> str:
 
 
 def _row(record: TrialRecord, *, trunk: str) -> dict[str, object]:
-    """A result's numbers (`search.record.numbers`), and the words that groups are made of."""
+    """A result's numbers (`search.record.numbers`), the words that groups are made of, and what its
+    architecture chose in words (as ``gate_mode``)."""
     proposal, config = record.proposal, record.proposal.config
     words = (
         record.config_hash,
@@ -92,8 +93,14 @@ def _row(record: TrialRecord, *, trunk: str) -> dict[str, object]:
         **outcome_numbers(record.outcome),
         **evaluation_numbers(record.evaluations),
     }
+    choices = {
+        name: value
+        for name, value in vars(config.architecture).items()
+        if isinstance(value, str) and name not in WORDS
+    }
     return {
         **dict(zip(WORDS, words, strict=True)),
+        **choices,
         **{name: as_float(name, value) for name, value in numbers.items()},
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.sweep.leaderboard import best
-from experiments.answering import answers
+from experiments.answering import answers, results_in
 from experiments.cli import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED
 from experiments.command import print_json, talk
 from experiments.confirming import confirm, print_confirmed
@@ -83,10 +83,9 @@ def _answer(
     if options.confirm is not None:
         raise RequestError("--until and --confirm are two requests; make one, then the other")
     for found in answers(
-        experiment,
-        options.home,
         question,
         train=lambda make_proposer: _train(options, experiment, make_proposer),
+        results=results_in(options.home, experiment.name),
     ):
         talk(f"round {found.round}: {found.answer or 'no trial has a result yet'}")
     if found.answer is not None and options.json:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.answering import answers
+from experiments.answering import answers, results_in
 from experiments.cli import run
 from runners.driver import SweepSummary
 from runners.ground import prepare_ground
@@ -87,7 +87,7 @@ def test_rounds_go_on_until_the_fit_agrees(file, folder, ground) -> None:
             assert isinstance(found, Done)
             return summary(count, found.why)
 
-        rounds = list(answers(experiment, home, question, train=train))
+        rounds = list(answers(question, train=train, results=results_in(home, experiment.name)))
     *before, last = rounds
     assert not any(each.answer.is_enough for each in before)
     assert last.answer.is_enough or len(rounds) > 1
@@ -119,6 +119,7 @@ def test_a_round_that_was_stopped_at_once_has_no_answer(file, tmp_path) -> None:
             return SweepSummary(interrupted=True)
 
     question = parse_question("a +- 0.1")
-    (only,) = answers(load_experiment(str(file)), tmp_path, question, train=train)
+    results = results_in(tmp_path, load_experiment(str(file)).name)
+    (only,) = answers(question, train=train, results=results)
     assert only.answer is None
     assert only.summary.interrupted
