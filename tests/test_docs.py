@@ -106,5 +106,20 @@ def test_commands_of_the_documentation_name_verbs_and_options_that_exist(
         assert all(option in said for option in options), (line, options)
 
 
+def test_the_first_experiment_of_one_s_own_can_be_planned(tmp_path: Path) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/first_sweep.md").read_text(), re.S)
+    (tmp_path / "mine.toml").write_text(toml)
+    (tmp_path / "mytext").mkdir()
+    (tmp_path / "mytext" / "book.txt").write_text("A line of a book.\n\n" * 20_000)
+    plan = isoflop.plan(isoflop.load_experiment(str(tmp_path / "mine.toml")), tmp_path / "home")
+    assert plan.totals.to_run >= 10  # each arm at each budget; results decide what comes then
+
+
+def test_the_index_names_every_page() -> None:
+    named = set(re.findall(r"\]\(([\w.]+)\)", (ROOT / "docs/README.md").read_text()))
+    pages = [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
+    assert {page.name for page in pages} == {*named, "README.md"}
+
+
 def test_the_command_reference_says_what_verbs_parse() -> None:
     assert PAGE.read_text() == reference(), "stale: python -m experiments.command_reference"

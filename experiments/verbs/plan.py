@@ -142,7 +142,7 @@ def _print_totals(found: Plan) -> None:
     print(
         f"{totals['to_run']} of {totals['trials']} trials to run ({totals['reused']} reused): "
         f"{totals['train_flops_to_run']:.3g} training FLOPs, {totals['tokens_to_run']:,} tokens, "
-        f"at most {totals['largest_memory_bytes'] / 1e9:.2f} GB each"
+        f"at most {totals['largest_memory_bytes'] / 1e6:,.0f} MB each"
     )
     _print_packs(found)
     print(f"disk: at most {totals['disk_bytes'] / 1e6:.1f} MB of checkpoints, weights and records")

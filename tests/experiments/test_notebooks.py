@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+import builtins
+import importlib
+import json
+import re
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,6 +16,7 @@ import polars as pl
 import pytest
 
 import isoflop
+from experiments.run_tutorial import PAGE, executed
 from spaces.shown import Shown
 from tests.experiments.toy import write_toy
 
@@ -79,3 +86,49 @@ def test_a_flop_certificate_shows_every_part_and_convention() -> None:
     assert f"{certificate.parameters.total:,}" in shown
     assert f"{certificate.train_flops_per_token.causal:,}" in shown
     assert "three counters agree" in certificate._repr_html_()
+
+
+def code_cells() -> list[str]:
+    """The code of the tutorial, cell by cell."""
+    notebook = json.loads(PAGE.read_text())
+    return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == "code"]
+
+
+def test_the_tutorial_uses_only_names_that_exist() -> None:
+    known = set(dir(builtins))
+    for code in code_cells():
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom):
+                module = importlib.import_module(node.module or "")
+                assert all(hasattr(module, each.name) for each in node.names), code
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "isoflop":
+                assert node.attr in isoflop.__all__, node.attr
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                known |= {each.asname or each.name for each in node.names}
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                known.add(node.id)
+        used = {n.id for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Name)}
+        assert used <= known, (used - known, code)
+
+
+def test_the_tutorial_s_experiment_can_be_planned(tmp_path: Path) -> None:
+    (toml,) = re.findall(r'"""\n(name = .*?)"""', "\n".join(code_cells()), re.DOTALL)
+    (tmp_path / "first.toml").write_text(toml)
+    experiment = isoflop.load_experiment(str(tmp_path / "first.toml"))
+    assert isoflop.plan(experiment, tmp_path / "home").totals.to_run == 23
+
+
+def test_the_tutorial_is_stored_small_with_what_it_showed() -> None:
+    assert PAGE.stat().st_size < 100_000
+    cells = [c for c in json.loads(PAGE.read_text())["cells"] if c["cell_type"] == "code"]
+    kinds = {kind for c in cells for each in c["outputs"] for kind in each.get("data", {})}
+    assert {"text/html", "image/png"} <= kinds
+    assert all(each["output_type"] != "error" for c in cells for each in c["outputs"])
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_from_an_experiment_to_a_law() -> None:
+    started = time.perf_counter()
+    shown = [each for c in executed().cells if c.cell_type == "code" for each in c.outputs]
+    assert time.perf_counter() - started < 600  # under three minutes where nothing else runs
+    assert any("N* = n_coefficient C^a" in str(each.get("data", {})) for each in shown)
