@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 # Tests that kill processes leave pipes to the dead; those warnings are shown, not raised.
 KILLED := -W default::ResourceWarning -W default::pytest.PytestUnraisableExceptionWarning
 
+# Left out, all; a folder or a file otherwise.
+TESTS ?=
+
 # Triton for machines without a GPU; a torch for CUDA brings its own.
 TRITON := triton==3.9.0
 
@@ -21,7 +24,7 @@ quickstart: install
 	$(BIN)/python -m experiments.quickstart
 
 test: install
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 $(TESTS)
 
 test-short-faults: install
 	$(BIN)/python -m pytest -n 2 $(KILLED) -m "(browser or faults) and not slow and not gpu"

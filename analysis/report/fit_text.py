@@ -161,7 +161,8 @@ def sweep_text(sweep: SweepFit) -> str:
     """All laws of a sweep, for a person."""
     parts = []
     for arm in sweep.arms:
-        parts.append(f"== arm {arm.arm}\n\n{fit_text(arm.surface)}\n\n{isoflop_text(arm.isoflop)}")
+        texts = [*(fit_text(law) for law in arm.laws), isoflop_text(arm.isoflop)]
+        parts.append("\n\n".join([f"== arm {arm.arm}", *texts]))
     if sweep.capacity is not None:
         parts.append(f"== all arms\n\n{fit_text(sweep.capacity)}")
     parts.append("\n".join(f"convention: {line}" for line in sweep.conventions))

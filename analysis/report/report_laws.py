@@ -46,6 +46,8 @@ def laws_sections(
     for arm in fitted.arms:
         told = [confirmation_text(c) for c in confirmations if c.forecast.family == arm.arm]
         sections.append(_law(arm.arm, arm.surface, arm.isoflop, fitted.conventions, told))
+        if arm.loops is not None:
+            sections.append(_law(f"{arm.arm}, with K", arm.loops, None, fitted.conventions, ()))
     if fitted.capacity is not None:
         sections.append(_law("all arms", fitted.capacity, None, fitted.conventions, ()))
     return sections

@@ -24,11 +24,16 @@ def sweep_summary(sweep: SweepFit) -> str:
 
 def _standing(sweep: SweepFit) -> list[str]:
     """What of all this can be used, arm by arm."""
-    found = {arm.arm: _stands(arm.surface) + _exponent(arm.isoflop) for arm in sweep.arms}
+    found = {arm.arm: _arm_stands(arm) for arm in sweep.arms}
     if sweep.capacity is not None:
         found["all arms"] = _stands(sweep.capacity)
     lines = [f"  {label}: {', '.join(values)}" for label, values in found.items() if values]
     return ["what stands, with 95 % intervals:", *lines] if lines else ["no law stands yet"]
+
+
+def _arm_stands(arm: ArmFit) -> list[str]:
+    law = arm.surface if arm.loops is None else arm.loops
+    return _stands(law) + _exponent(arm.isoflop)
 
 
 def _stands(fitted: Fit) -> list[str]:
@@ -49,7 +54,8 @@ def _with_interval(name: str, value: float | None, interval: tuple[float, float]
 
 
 def _arm_lines(arm: ArmFit) -> list[str]:
-    return _law_lines(arm.arm, arm.surface) + _curve_lines(arm.isoflop)
+    laws = [line for law in arm.laws for line in _law_lines(arm.arm, law)]
+    return laws + _curve_lines(arm.isoflop)
 
 
 def _law_lines(label: str, fitted: Fit) -> list[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -18,6 +18,7 @@ from analysis.fit.fit_result import Fit
 from analysis.fit.fitting import fit
 from analysis.isoflop.frontier_gap import GapTrend
 from analysis.isoflop.isoflop_fit import IsoflopFit, IsoflopMethod, fit_isoflop
+from analysis.judge.fit_certificate import Reason
 from analysis.points.column_names import with_sweep_names
 from analysis.points.sweep_frame import RATE_COST
 from analysis.points.table_reading import points_from
@@ -47,14 +48,26 @@ class ArmFit(Shown):
     """Chinchilla's L(N, D), N being total parameters."""
     isoflop: IsoflopFit
     """Curves, optima and exponents."""
+    loops: Fit | None = None
+    """The law with K^phi, where the arm ran with several K; None elsewhere."""
+
+    @property
+    def laws(self) -> tuple[Fit, ...]:
+        """Its laws, the surface first."""
+        return (self.surface,) if self.loops is None else (self.surface, self.loops)
 
     def blocks(self) -> list[Block]:
-        """Its surface, then its curves."""
-        return [f"arm {self.arm}", *self.surface.blocks(), *self.isoflop.blocks()]
+        """Its laws, then its curves."""
+        laws = [block for law in self.laws for block in law.blocks()]
+        return [f"arm {self.arm}", *laws, *self.isoflop.blocks()]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain form for JSON."""
-        return {"surface": self.surface.to_dict(), "isoflop": self.isoflop.to_dict()}
+        return {
+            "surface": self.surface.to_dict(),
+            "isoflop": self.isoflop.to_dict(),
+            "loops": None if self.loops is None else self.loops.to_dict(),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,15 +147,18 @@ def fit_sweep(
     done, rates, left_out = rows_of_laws(done, roles, every_row=every_row)
     arms = []
     for arm in sorted(done[group].unique().to_list()):
+        rows = done.filter(pl.col(group) == arm)
         points = points_from(
-            done.filter(pl.col(group) == arm),
+            rows,
             ("params", "tokens", "flops", "budget"),
             roles=roles,
             own_count=True,
         )
         surface = fit("chinchilla", points, num_resamples=NUM_RESAMPLES, seed=seed)
         curves = fit_isoflop(points, method=method, surface=surface)
-        arms.append(ArmFit(arm=str(arm), surface=surface, isoflop=curves))
+        loops = _loop_law(rows, roles, seed)
+        surface = surface if loops is None else _of_mixed_loops(surface)
+        arms.append(ArmFit(arm=str(arm), surface=surface, isoflop=curves, loops=loops))
     return SweepFit(
         arms=tuple(arms),
         capacity=_capacity(done, roles, seed) if len(arms) > 1 else None,
@@ -248,6 +264,34 @@ def _capacity(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -
         return None
     points = points_from(with_head_used_once(frame), CAPACITY_ROLES, roles=roles, own_count=True)
     return fit("compute-capacity", points, num_resamples=NUM_RESAMPLES, seed=seed)
+
+
+def _loop_law(frame: pl.DataFrame, roles: Mapping[str, str] | None, seed: int) -> Fit | None:
+    """The law of an arm that ran with several K; what its wide path has is used once."""
+    named = {role: (roles or {}).get(role, role) for role in CAPACITY_ROLES}
+    if not set(named.values()) <= set(frame.columns) or frame[named["num_loops"]].n_unique() < 2:
+        return None
+    once = pl.col(named["params_once"]) + pl.col(named["params_wide"])
+    rows = with_head_used_once(frame).with_columns(once)
+    needed = ("params_once", "params_deep", "num_loops", "tokens")
+    points = points_from(rows, needed, roles=roles, own_count=True)
+    return fit("loop-power", points, num_resamples=NUM_RESAMPLES, seed=seed)
+
+
+def _of_mixed_loops(surface: Fit) -> Fit:
+    """The surface of stored parameters, with the warning that K is not in it."""
+    reason = Reason(
+        code="mixed-loops",
+        status="warn",
+        message=(
+            "its runs have several K, and params counts a loop's parameters once whatever K is: "
+            "loop-power, the law beside it, has K"
+        ),
+    )
+    certificate = surface.certificate
+    return replace(
+        surface, certificate=replace(certificate, reasons=(*certificate.reasons, reason))
+    )
 
 
 def draw_sweep(sweep: SweepFit, folder: Path) -> list[Path]:
