@@ -198,9 +198,8 @@ def _curve(method: CurveMethod, logs: FloatArray, losses: FloatArray, at: FloatA
     if method == "akima":
         places, labels = np.unique(np.round(logs, 9), return_inverse=True)
         means = np.bincount(labels, np.log(losses)) / np.bincount(labels)
-        return np.asarray(
-            np.exp(Akima1DInterpolator(places, means)(np.clip(at, places[0], places[-1])))
-        )
+        between = Akima1DInterpolator(places, means)(np.clip(at, places[0], places[-1]))
+        return np.asarray(np.exp(np.minimum(between, LARGEST_LOG)))
     middle = logs.mean()
     coefficients = np.polyfit(logs - middle, losses, 2 if method == "parabola" else 3)
     return np.asarray(np.polyval(coefficients, at - middle))

@@ -37,6 +37,9 @@ REWEIGHTINGS = 20
 EXACT = 1e-9
 """Residuals below are those of losses without noise."""
 
+STEEPEST = 20.0
+"""Logarithm of the most that the bend changes; losses without a curve lead anywhere."""
+
 SHAPES = 5
 """Start, exponent, bend, fall and skew."""
 
@@ -55,7 +58,8 @@ class PooledRuns:
         start, exponent, bend, fall, skew = shape
         z = self.log_flops - self.log_flops.mean()
         u = self.log_sizes - start - exponent * z
-        rest: FloatArray = self.log_losses - np.exp(-fall * z) * (bend * u**2 + skew * u**3)
+        flatter = np.exp(np.clip(-fall * z, -STEEPEST, STEEPEST))
+        rest: FloatArray = self.log_losses - flatter * (bend * u**2 + skew * u**3)
         totals = np.bincount(self.budgets, weights)
         levels = np.bincount(self.budgets, weights * rest) / totals
         return rest - levels[self.budgets]

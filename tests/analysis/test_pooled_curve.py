@@ -64,6 +64,13 @@ def test_no_curve_where_losses_do_not_bend() -> None:
     assert "do not bend enough" in str(pooled_line(runs(0.01, bend=0.001)))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_losses_without_any_curve_give_a_refusal_or_a_wide_interval(seed: int) -> None:
+    chance, there = np.random.default_rng(seed), runs()
+    line = pooled_line(replace(there, log_losses=chance.normal(size=len(there.log_losses))))
+    assert isinstance(line, str) or np.isfinite(line.covariance).all()
+
+
 def test_too_few_runs() -> None:
     few = runs(0.002, num_budgets=2)
     assert "too few" in str(pooled_line(few))
