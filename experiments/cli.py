@@ -21,6 +21,7 @@ VERBS = {
     "report": "one HTML page of a sweep that needs no network: answer, figures, laws, checklist",
     "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",
     "export": "a run as a Hugging Face folder (--hf); the best one into MLflow's registry (--best)",
+    "sync": "the runs of a home to an MLflow server (--to URI), again and again without doubles",
     "gates": "where a trained model sends the tokens of a tagged text, with intervals",
     "intervene": "what a route is worth: the loss where tokens are forced, less that of controls",
     "skip": "loss against FLOPs where tokens skip the deep path or stop looping, at inference",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,13 @@ class FitOptions:
     """Of a sweep, use runs of fewer tokens than parameters or more than four epochs too."""
     law_rows: bool = False
     """Of a table, leave such runs out; a sweep's are, a table's rows count as they are given."""
+    score: str | None = None
+    """The law of a score against compute, -ln(score) = A flops^-alpha: of a sweep TASK.RULE
+    (isoflop evaluate), of a table the column with shares of right answers."""
+    chance: float | None = None
+    """Of a table with --score: what guessing scores, between 0 and 1."""
+    items: int | None = None
+    """Of a table with --score: how many questions a score is over, for the test against chance."""
     over: str | None = None
     """Column role of the power law: flops, params or tokens; left out: the one the table has."""
     resample: str = "auto"
@@ -134,10 +141,14 @@ def _with_table(options: FitOptions) -> FitOptions:
 
 def _require_read(options: FitOptions) -> None:
     """Raises `RequestError` for an option that what is asked for would not read."""
-    whole_sweep = options.experiment is not None and options.law is None
+    whole_sweep = options.experiment is not None and options.law is None and not options.score
+    of_table = options.score is not None and options.table is not None
     surface = not whole_sweep and not options.gauntlet and options.law != "isoflop"
     unread = {
         "--over": options.over is not None and options.law != "power",
+        "--score": options.score is not None and (options.law is not None or options.gauntlet),
+        "--chance": options.chance is not None and not of_table,
+        "--items": options.items is not None and not of_table,
         "--fix": bool(options.fix) and not surface,
         "--target-loss": bool(options.target_loss) and not surface,
         "--profile": bool(options.profile) and not surface,
@@ -151,17 +162,21 @@ def _require_read(options: FitOptions) -> None:
     given = [name for name, is_unread in unread.items() if is_unread]
     if given:
         raise RequestError(
-            f"{' and '.join(given)} would not be read here; --over is for --law power, the others "
-            "for one law on one table: name it with --law, for example --law chinchilla"
+            f"{' and '.join(given)} would not be read here; --over is for --law power, --score is "
+            "a law of its own (--chance and --items: of a table), the others are for one law on "
+            "one table: name it with --law, for example --law chinchilla"
         )
 
 
 def _run(options: FitOptions) -> int:
     if options.gauntlet:
         return run_gauntlet(options)
-    if options.experiment is not None and options.law is None:
+    if options.score is not None:
+        document, text = _fit_score(options, options.score)
+    elif options.experiment is not None and options.law is None:
         return run_sweep(options)
-    document, text = fit_table(options, options.table or _rows_of_one_law(options))
+    else:
+        document, text = fit_table(options, options.table or _rows_of_one_law(options))
     if options.json:
         print_json(document)
     else:
@@ -323,25 +338,75 @@ def _draw_isoflop(fitted: IsoflopFit, folder: Path) -> list[Path]:
 
 
 def _surface(options: FitOptions, table: Path | pl.DataFrame) -> tuple[dict[str, Any], str]:
-    from analysis.fit.fitting import fit
-    from analysis.judge.held_parameters import parse_fixed
-    from analysis.objective.estimators import Estimator
     from analysis.points.column_roles import parse_roles
-    from analysis.report.fit_text import fit_text
-    from analysis.report.further_findings import extras_of
 
     roles = parse_roles(options.column)
     law = _law(options, table, roles)
+    return _fit_law(options, law, _read_points(options, table, law.roles, roles), {})
+
+
+def _fit_score(options: FitOptions, name: str) -> tuple[dict[str, Any], str]:
+    """A score against compute: of a table, or of what a sweep's runs were evaluated on."""
+    import numpy as np
+
+    from analysis.evaluation.downstream import (
+        DIRECT_LAW,
+        HELD,
+        P_CHANCE,
+        direct_points,
+        p_of_shares,
+        scores_of_sweep,
+    )
+    from analysis.points.column_roles import parse_roles
+
+    roles = {**parse_roles(options.column), "loss": name}
+    if options.table is not None:
+        chance = _chance(options)
+        points = _read_points(options, options.table, DIRECT_LAW.roles, roles)
+        tested = p_of_shares(points.losses, chance=chance, num_items=options.items)
+        return _fit_law(options, DIRECT_LAW, direct_points(points, tested), HELD)
+    scores = scores_of_sweep(_sweep_frame(options), _records(options)[0], name)
+    if scores.num_without:
+        talk(f"{scores.num_without} results have no {scores.name}")
+    roles["loss"] = scores.name
+    points = _read_points(options, scores.frame, scores.law.roles, roles)
+    if not scores.is_share:
+        return _fit_law(options, scores.law, points, {})
+    tested = scores.frame[P_CHANCE].to_numpy()[points.row_numbers - 1]
+    return _fit_law(options, scores.law, direct_points(points, np.asarray(tested)), HELD)
+
+
+def _chance(options: FitOptions) -> float:
+    if options.chance is None or not 0 < options.chance < 1:
+        raise RequestError(
+            "--score of a table needs --chance, what guessing scores, between 0 and 1 (0.25 where "
+            f"one of four answers is right); got {options.chance}"
+        )
+    if options.items is not None and options.items < 1:
+        raise RequestError(f"--items is a number of questions, got {options.items}")
+    return options.chance
+
+
+def _fit_law(
+    options: FitOptions, law: Law, points: Points, held: Mapping[str, float]
+) -> tuple[dict[str, Any], str]:
+    """The document and the text of one law on points."""
+    from analysis.fit.fitting import fit
+    from analysis.judge.held_parameters import parse_fixed
+    from analysis.objective.estimators import Estimator
+    from analysis.report.fit_text import fit_text
+    from analysis.report.further_findings import extras_of
+
     fitted = fit(
         law,
-        _read_points(options, table, law.roles, roles),
+        points,
         estimator=Estimator(name=options.estimator, delta=options.delta),  # type: ignore[arg-type]
         resample_kind=options.resample,  # type: ignore[arg-type]
         num_resamples=options.bootstrap,
         seed=options.seed,
         at_flops=options.at_flops,
         at_losses=options.target_loss,
-        fixed=parse_fixed(options.fix),
+        fixed={**held, **parse_fixed(options.fix)},
     )
     extras = extras_of(
         fitted,

@@ -50,6 +50,7 @@ from search.record.ledger import Ledger, SweepRecord, TrialRecord
 from search.record.ledger_rows import Face
 from search.record.ranking import ranks
 from search.record.redaction import redact
+from spaces.errors import RequestError
 
 RANK_SECONDS = 20.0
 """A new result moves the ranks of a whole budget: they are sent at most this often."""
@@ -76,10 +77,20 @@ class _Sent:
 class MlflowProjection:
     """Sends one sweep of one ledger to MLflow; after an error, make a new one."""
 
-    def __init__(self, ledger: Ledger, sweep: str, *, tracking_uri: str) -> None:
-        """Open the tracking store and find or make the sweep's experiment and parent run."""
+    def __init__(
+        self, ledger: Ledger, sweep: str, *, tracking_uri: str, copy_as: str | None = None
+    ) -> None:
+        """Open the tracking store and find or make the sweep's experiment and parent run.
+
+        ``copy_as`` names the experiment in a store that is a copy: the ledger, which goes on to say
+        where the sweep itself lies, is only read. Raises `RequestError` where that experiment is of
+        another home.
+        """
         self._ledger = ledger
         self._sweep = sweep
+        self._copy_as = copy_as
+        self.num_started = 0
+        """Runs that MLflow did not have."""
         self._uri = tracking_uri
         self._database = sqlite_path(tracking_uri)
         self._is_local = tracking_uri == local_tracking_uri(ledger.home)
@@ -96,7 +107,13 @@ class MlflowProjection:
         self._ranks: dict[str, int] = {}
         self._ranked_at = 0.0
         self._has_new_ranks = False
-        self._record_place()
+        if copy_as is None:
+            self._record_place()
+
+    @property
+    def num_runs(self) -> int:
+        """Runs of trials that MLflow has."""
+        return len(self._runs)
 
     def sync(self, *, with_ranks: bool = False) -> None:
         """Send what MLflow does not have yet; the ranks only from time to time, or if asked."""
@@ -141,18 +158,26 @@ class MlflowProjection:
             analyse_database(self._database)
 
     def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self._sweep)
+        name = self._copy_as or self._sweep
+        found = self._client.get_experiment_by_name(name)
         if found is not None:
             if found.lifecycle_stage == "deleted":
                 self._client.restore_experiment(found.experiment_id)
             if self._is_local:
                 keep_artifacts(self._ledger.home, found)
             return str(found.experiment_id)
-        artifacts = None if self._database is None else local_artifacts(self._ledger.home)
-        identity = self._client.create_experiment(self._sweep, artifact_location=artifacts)
+        identity = self._client.create_experiment(name, artifact_location=self._artifacts())
         key, view = best_view(self._sweep)
         self._client.set_experiment_tag(identity, key, view)
         return str(identity)
+
+    def _artifacts(self) -> str | None:
+        """Where files of the sweep go: into the home, of a copy beside its database; where there is
+        a server, it knows."""
+        if self._database is None:
+            return None
+        is_copy = self._copy_as is not None
+        return local_artifacts(self._database.parent if is_copy else self._ledger.home)
 
     def _adopt_runs(self) -> None:
         """Runs that an earlier projection made; of two for one trial the older stays."""
@@ -184,13 +209,15 @@ class MlflowProjection:
             [self._experiment_id], filter_string="tags.`isoflop.kind` = 'sweep'", max_results=1
         )
         sweep = self._ledger.sweep(self._sweep)
+        began = int(sweep.created_at * 1000)
         if runs:
+            self._require_own(runs[0], began)
             run_id = str(runs[0].info.run_id)
             self._client.update_run(run_id, status="RUNNING")
         else:
             run = self._client.create_run(
                 self._experiment_id,
-                start_time=int(sweep.created_at * 1000),
+                start_time=began,
                 run_name=self._sweep,
                 tags={"isoflop.kind": "sweep", "isoflop.sweep": self._sweep},
             )
@@ -199,6 +226,14 @@ class MlflowProjection:
             self._client.set_tag(run_id, key, value)
         self._client.log_dict(run_id, json.loads(sweep.experiment_json), "experiment.json")
         return run_id
+
+    def _require_own(self, parent: Run, began: int) -> None:
+        """Raises `RequestError` where a copy would mix with the sweep of another home."""
+        if self._copy_as is not None and parent.info.start_time != began:
+            raise RequestError(
+                f"{redact(self._uri)} has an experiment {self._copy_as!r} of another home (another "
+                f"sweep began there); keep them apart with --prefix"
+            )
 
     def _record_place(self) -> None:
         """Write into the ledger where the sweep lies, unless it says so already."""
@@ -220,7 +255,7 @@ class MlflowProjection:
             sent = None
         if sent is None:
             sent = self._runs[record.config_hash] = self._start_run(record)
-        if record.mlflow_run_id != sent.run_id:
+        if self._copy_as is None and record.mlflow_run_id != sent.run_id:
             self._ledger.record_run(self._sweep, record.config_hash, sent.run_id)
         return sent
 
@@ -246,6 +281,7 @@ class MlflowProjection:
             tags=tags | {"mlflow.parentRunId": self._parent_id},
         )
         reach("after mlflow run")
+        self.num_started += 1
         run_id = str(run.info.run_id)
         return _Sent(
             run_id=run_id, status=run.info.status, tags=tags, is_configured=False, losses={}

@@ -15,29 +15,23 @@ import isoflop
 from experiments.cli import run
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.ledger import Ledger
-from tests.experiments.toy import TOML, run_json
+from tests.experiments.toy import run_json
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a sweep of two arms that keeps its weights, and two tasks."""
-    folder = tmp_path_factory.mktemp("swept")
-    toy = TOML.replace("trials = 6", 'trials = 2\narms = ["dual", "standard"]')
-    toy = toy.replace("[1e9, 2e9]", "[1e9]").replace(
-        "[training]", "[training]\nsave_weights = true"
-    )
-    (folder / "toy.toml").write_text(toy)
-    assert run(["sweep", str(folder / "toy.toml"), "--home", str(folder / "home")]) == 0
-    (folder / "tasks").mkdir()
+@pytest.fixture(scope="module", autouse=True)
+def tasks(swept: Path) -> Path:
+    """Two tasks beside the home."""
+    folder = swept / "tasks"
+    folder.mkdir()
     pairs = [
         {"sentence_good": f"the states of {n:02}", "sentence_bad": f"XQJ ZZKQXJ ZQ {n:02}"}
         for n in range(30)
     ]
-    (folder / "tasks" / "blimp.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (folder / "blimp.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     texts = [{"text": "the people of the United States " * n} for n in range(1, 6)]
-    (folder / "tasks" / "wiki.jsonl").write_text("\n".join(map(json.dumps, texts)))
+    (folder / "wiki.jsonl").write_text("\n".join(map(json.dumps, texts)))
     return folder
 
 

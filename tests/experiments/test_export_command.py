@@ -11,22 +11,9 @@ from mlflow.artifacts import download_artifacts
 import isoflop
 from experiments.cli import run
 from runners.mlflow.saved_view import local_tracking_uri
-from tests.experiments.toy import TOML, run_json
+from tests.experiments.toy import run_json
 
 pytestmark = pytest.mark.filterwarnings("default")
-
-
-@pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with a sweep of two arms that keeps its weights."""
-    folder = tmp_path_factory.mktemp("swept")
-    toy = TOML.replace("trials = 6", 'trials = 2\narms = ["dual", "standard"]')
-    toy = toy.replace("[1e9, 2e9]", "[1e9]").replace(
-        "[training]", "[training]\nsave_weights = true"
-    )
-    (folder / "toy.toml").write_text(toy)
-    assert run(["sweep", str(folder / "toy.toml"), "--home", str(folder / "home")]) == 0
-    return folder
 
 
 def test_a_run_is_found_by_each_of_its_names(
