@@ -11,7 +11,7 @@ NEXT = """
 What next?
   isoflop ui                                 the runs in your browser (then open the link above)
   isoflop best quickstart --top 0            every result
-  isoflop sweep quickstart --trials 60       sixteen more trials; nothing runs twice
+  isoflop sweep quickstart --trials 60       twenty more trials; nothing runs twice
   isoflop plan my_experiment.toml            your own question: copy experiments/quickstart.toml
   isoflop fit --table points.csv --law chinchilla    a law of your own table"""
 

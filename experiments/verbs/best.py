@@ -13,7 +13,14 @@ from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import print_comparisons
 from experiments.metric_board import metric_name, print_by_metric, ranked_by
 from experiments.setup import SweepOptions, json_number, sweep_name
-from runners.mlflow.saved_view import DEFAULT_SERVER, plain_link, view_link
+from runners.mlflow.saved_view import (
+    BEST_VIEW_KEY,
+    DEFAULT_SERVER,
+    budget_view_key,
+    flops_in_words,
+    plain_link,
+    view_link,
+)
 from search.belief.seed_noise import by_configuration
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial_records import SweepRecord, TrialRecord, loss_of
@@ -92,11 +99,13 @@ def server_of(sweep: SweepRecord, server: str | None) -> str:
     return (server or DEFAULT_SERVER).rstrip("/")
 
 
-def link_of(sweep: SweepRecord, server: str) -> str | None:
-    """The link to *Best per budget*; None before the sweep has reached MLflow."""
+def link_of(sweep: SweepRecord, server: str, flops: float | None = None) -> str | None:
+    """The link to *Best per budget*, or to one budget's view; None before the sweep has reached
+    MLflow."""
     if sweep.mlflow_experiment_id is None:
         return None
-    return view_link(server, sweep.mlflow_experiment_id)
+    key = BEST_VIEW_KEY if flops is None else budget_view_key(flops)
+    return view_link(server, sweep.mlflow_experiment_id, key)
 
 
 def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any]:
@@ -106,6 +115,7 @@ def best_document(found: Leaderboard, *, top: int, server: str) -> dict[str, Any
         "budgets": [
             {
                 "target_train_flops": board.target_train_flops,
+                "link": link_of(found.sweep, server, board.target_train_flops),
                 "convention": board.convention,
                 "seed_noise_nats": board.seed_noise_nats,
                 "seed_noise_degrees_of_freedom": board.degrees_of_freedom,
@@ -164,6 +174,9 @@ def print_best(found: Leaderboard, *, top: int, server: str) -> None:
         talk("not in MLflow yet: run the sweep again with MLflow reachable")
         return
     print(f"In MLflow (`isoflop ui` serves it): {link}")
+    for board in found.budgets:
+        alone = link_of(sweep, server, board.target_train_flops)
+        print(f"  {flops_in_words(board.target_train_flops)} FLOPs alone: {alone}")
     assert sweep.mlflow_experiment_id is not None
     print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
 

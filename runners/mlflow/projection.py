@@ -39,11 +39,12 @@ from runners.mlflow.run_rows import (
     evaluation_points,
     identity_tags,
     outcome_points,
+    run_name,
     state_tags,
     sweep_tags,
     trial_params,
 )
-from runners.mlflow.saved_view import best_view, local_tracking_uri
+from runners.mlflow.saved_view import local_tracking_uri, views
 from search.record.crash_points import reach
 from search.record.forecasts import flops_in_name
 from search.record.ledger import Ledger, SweepRecord, TrialRecord
@@ -64,6 +65,7 @@ class _Sent:
     """What one run of MLflow has already."""
 
     run_id: str
+    name: str
     status: str
     tags: dict[str, str]
     is_configured: bool
@@ -101,6 +103,7 @@ class MlflowProjection:
         self._runs: dict[str, _Sent] = {}
         self._adopt_runs()
         self._parent_id = self._find_parent()
+        self._keep_views()
         self._records: dict[str, TrialRecord] = {}
         self._faces: dict[str, Face] = {}
         self._num_changes: int | None = None
@@ -167,8 +170,6 @@ class MlflowProjection:
                 keep_artifacts(self._ledger.home, found)
             return str(found.experiment_id)
         identity = self._client.create_experiment(name, artifact_location=self._artifacts())
-        key, view = best_view(self._sweep)
-        self._client.set_experiment_tag(identity, key, view)
         return str(identity)
 
     def _artifacts(self) -> str | None:
@@ -227,6 +228,14 @@ class MlflowProjection:
         self._client.log_dict(run_id, json.loads(sweep.experiment_json), "experiment.json")
         return run_id
 
+    def _keep_views(self) -> None:
+        """The saved views that the experiment lacks: one over all budgets, and one of each."""
+        asked = json.loads(self._ledger.sweep(self._sweep).experiment_json)
+        there = self._client.get_experiment(self._experiment_id).tags
+        for key, view in views(self._sweep, asked["budget"]["train_flops"]).items():
+            if key not in there:
+                self._client.set_experiment_tag(self._experiment_id, key, view)
+
     def _require_own(self, parent: Run, began: int) -> None:
         """Raises `RequestError` where a copy would mix with the sweep of another home."""
         if self._copy_as is not None and parent.info.start_time != began:
@@ -277,19 +286,27 @@ class MlflowProjection:
         run = self._client.create_run(
             self._experiment_id,
             start_time=int((began or time.time()) * 1000),
-            run_name=f"{record.proposal.arm}-{record.number:03d}",
+            run_name=run_name(record),
             tags=tags | {"mlflow.parentRunId": self._parent_id},
         )
         reach("after mlflow run")
         self.num_started += 1
         run_id = str(run.info.run_id)
         return _Sent(
-            run_id=run_id, status=run.info.status, tags=tags, is_configured=False, losses={}
+            run_id=run_id,
+            name=run_name(record),
+            status=run.info.status,
+            tags=tags,
+            is_configured=False,
+            losses={},
         )
 
     def _send(self, record: TrialRecord, rank: int | None) -> None:
         """Everything of one trial that its run lacks."""
         sent = self._run_of(record)
+        if sent.name != run_name(record):  # of an earlier release
+            sent.name = run_name(record)
+            self._client.update_run(sent.run_id, name=sent.name)
         if not sent.is_configured:
             self._client.log_dict(sent.run_id, asdict(record.proposal), CONFIGURATION_FILE)
             self._log_points(sent, configuration_points(record))
@@ -490,6 +507,7 @@ def _adopt(run: Run) -> _Sent:
     rank = run.data.metrics.get(RANK_METRIC)
     return _Sent(
         run_id=run.info.run_id,
+        name=run.info.run_name,
         status=run.info.status,
         tags=dict(run.data.tags),
         is_configured=bool(run.data.params),

@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from runners.mlflow.saved_view import BEST_VIEW_KEY
+from runners.mlflow.saved_view import BEST_VIEW_KEY, flops_in_words
 from search.record.numbers import configuration_numbers, evaluation_numbers, outcome_numbers
 from search.record.redaction import redact
 from search.record.trial import CurvePoint, TrialState
 from search.record.trial_records import SweepRecord, TrialRecord
+from spaces.arms.contract import shape_in_words
 from spaces.identity import canonical_form
 
 LONGEST_PARAM, LONGEST_TAG = 6000, 8000
@@ -54,6 +55,15 @@ class Point:
     """Optimizer step."""
     milliseconds: int
     """Unix time."""
+
+
+def run_name(record: TrialRecord) -> str:
+    """What reads and sorts by itself: budget, arm, shape and number."""
+    proposal = record.proposal
+    shape = shape_in_words(proposal.config.architecture)
+    flops = proposal.budget.train_flops
+    parts = (() if flops is None else (flops_in_words(flops),)) + (proposal.arm, shape)
+    return f"{' '.join(parts)} #{record.number}"
 
 
 def curve_points(record: TrialRecord) -> list[Point]:

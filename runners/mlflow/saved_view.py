@@ -10,10 +10,13 @@ import base64
 import json
 import time
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 BEST_VIEW_KEY = "isoflop-best-per-budget"
+BUDGET_VIEW_KEY = "isoflop-budget-"
+"""And the budget, as `flops_in_words` says it."""
 DEFAULT_SERVER = "http://127.0.0.1:5000"
 
 RESULTS_FILTER = (
@@ -41,11 +44,37 @@ def local_tracking_uri(home: Path) -> str:
     return f"sqlite:///{home.resolve() / 'mlflow.sqlite'}"
 
 
-def best_view(sweep: str) -> tuple[str, str]:
-    """Experiment tag (key, value) of the view *Best per budget*: results by rank in theirs."""
+def flops_in_words(flops: float) -> str:
+    """Three digits, as 2.7e15: what runs, views and the tag of the budget say."""
+    return f"{flops:.3g}".replace("e+", "e")
+
+
+def budget_view_key(flops: float) -> str:
+    """The view of one budget's results."""
+    return BUDGET_VIEW_KEY + flops_in_words(flops)
+
+
+def views(sweep: str, budgets: Sequence[float]) -> dict[str, str]:
+    """Experiment tags (key: value) of *Best per budget*, results by rank in theirs, and of a view
+    of each budget alone."""
+    found = {BEST_VIEW_KEY: ("Best per budget", RESULTS_FILTER)} | {
+        budget_view_key(flops): (
+            f"Best at {flops_in_words(flops)} FLOPs",
+            f"{RESULTS_FILTER} and tags.`isoflop.budget` = '{flops:.3g}'",
+        )
+        for flops in budgets
+    }
+    return {
+        f"mlflow.sharedViewState.{key}": _view(sweep, name, searched)
+        for key, (name, searched) in found.items()
+    }
+
+
+def _view(sweep: str, name: str, searched: str) -> str:
+    """A table by rank with charts beside it, as MLflow keeps it."""
     now = int(time.time() * 1000)
     state = {
-        "searchFilter": RESULTS_FILTER,
+        "searchFilter": searched,
         "orderByKey": "metrics.`rank_in_budget`",
         "orderByAsc": True,
         "startTime": "ALL",
@@ -66,23 +95,20 @@ def best_view(sweep: str) -> tuple[str, str]:
             _chart("loss", "SCATTER", xaxis="log10_train_flops", yaxis="loss_nats"),
             _chart("size", "SCATTER", xaxis="parameters", yaxis="loss_nats"),
             _chart("shape", "CONTOUR", xaxis="parameters", yaxis="tokens", zaxis="loss_nats"),
+            _parallel("axes", ("num_loops", "wide_multiplier", "num_layers", "loss_nats")),
         ],
     }
     packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    view = {
-        "name": "Best per budget",
-        "createdAt": now,
-        "updatedAt": now,
-        "state": f"deflate;{packed}",
-    }
-    return f"mlflow.sharedViewState.{BEST_VIEW_KEY}", json.dumps(view)
+    return json.dumps(
+        {"name": name, "createdAt": now, "updatedAt": now, "state": f"deflate;{packed}"}
+    )
 
 
-def view_link(server: str, experiment_id: str) -> str:
-    """The link that opens *Best per budget*; nothing else may stand in its query."""
+def view_link(server: str, experiment_id: str, key: str = BEST_VIEW_KEY) -> str:
+    """The link that opens a view; nothing else may stand in its query."""
     return (
         f"{server}/#/experiments/{experiment_id}/runs"
-        f"?workflowType=machine_learning&viewStateShareKey={BEST_VIEW_KEY}"
+        f"?workflowType=machine_learning&viewStateShareKey={key}"
     )
 
 
@@ -107,6 +133,16 @@ def _section(identity: str, name: str) -> dict[str, object]:
 
 
 def _chart(identity: str, kind: str, **axes: str) -> dict[str, object]:
+    found = {axis: {"key": metric, "type": "METRIC"} for axis, metric in axes.items()}
+    return _card(identity, kind) | found
+
+
+def _parallel(identity: str, metrics: Sequence[str]) -> dict[str, object]:
+    """Parallel coordinates; axes are metrics too, since parameters are strings."""
+    return _card(identity, "PARALLEL") | {"selectedParams": [], "selectedMetrics": list(metrics)}
+
+
+def _card(identity: str, kind: str) -> dict[str, object]:
     return {
         "uuid": identity,
         "type": kind,
@@ -114,5 +150,4 @@ def _chart(identity: str, kind: str, **axes: str) -> dict[str, object]:
         "runsCountToCompare": 100,
         "deleted": False,
         "isGenerated": False,
-        **{axis: {"key": metric, "type": "METRIC"} for axis, metric in axes.items()},
     }

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 
 from experiments.cli import run
-from runners.mlflow.saved_view import plain_link, view_link
+from runners.mlflow.run_rows import run_name
+from runners.mlflow.saved_view import budget_view_key, plain_link, view_link
 from search.record.ledger import Ledger
 from tests.experiments.toy import write_toy
 
@@ -49,7 +50,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str,
     sweep, records = ledger.sweep("toy"), ledger.trials("toy")
     ledger.close()
     assert sweep.mlflow_experiment_id is not None
-    names = [f"{record.proposal.arm}-{record.number:03d}" for record in records]
+    names = [run_name(record) for record in records]
     port = free_port()
     server = subprocess.Popen(
         [sys.executable, "-m", "experiments", "ui", "--home", str(home), "--port", str(port)],
@@ -105,6 +106,16 @@ def test_the_saved_view_opens_sorted_and_filtered(
     assert "rank_in_budget" in page
     assert "bits_per_byte" in page
     assert all(name in page for name in names)
+
+
+def test_a_budget_has_a_view_of_its_own(served: tuple[str, str, list[str]], tmp_path: Path) -> None:
+    server, experiment, names = served
+    budgets = {name.split()[0] for name in names}
+    one, *_ = sorted(budgets)
+    page = page_text(view_link(server, experiment, budget_view_key(float(one))), tmp_path)
+    assert f"Best at {one} FLOPs" in page
+    for name in names:
+        assert (name in page) == (name.split()[0] == one), name
 
 
 def test_the_plain_link_works_without_the_view(
