@@ -98,7 +98,7 @@ def test_mmlu_is_read_in_its_own_format(tmp_path: Path) -> None:
         (tmp_path / "mmlu" / part).mkdir(parents=True)
         row = f'"One, or two?",first,second,third,fourth,{letter}\n'
         (tmp_path / "mmlu" / part / f"high_school_physics_{part}.csv").write_text(row)
-    (task,) = find_tasks([tmp_path / "mmlu"], few_shot=True)
+    task, cloze = find_tasks([tmp_path / "mmlu"], few_shot=True)
     (item,) = task.items
     assert isinstance(item, Choice)
     asked = "One, or two?\nA. first\nB. second\nC. third\nD. fourth\nAnswer:"
@@ -109,6 +109,13 @@ def test_mmlu_is_read_in_its_own_format(tmp_path: Path) -> None:
         " C",
         "high_school_physics",
     )
+    (item,) = cloze.items
+    assert isinstance(item, Choice)
+    head = "The following are questions (with answers) about high school physics."
+    asked = "Question: One, or two?\nAnswer:"
+    assert item.contexts == (f"{head}\n\n{asked} second\n\n{asked}",) * 4
+    assert item.answers == (" first", " second", " third", " fourth")
+    assert (cloze.name, item.label) == ("mmlu_cloze", 2)
 
 
 @pytest.mark.parametrize(
