@@ -31,9 +31,13 @@ OLMES_RULES: Mapping[str, str] = {
     "boolq": "acc",
     "winogrande": "acc",
     "mmlu": "acc",
+    "mmlu_cloze": "acc_norm",
     "blimp": "acc",
 }
-"""By which rule OLMES (arXiv 2406.08446) reads a task's cloze form; MMLU is asked by letters."""
+"""By which rule OLMES (arXiv 2406.08446) reads a task's cloze form; ``mmlu`` has letters."""
+
+FORMS = ("_cloze", "_letters")
+"""Endings that tell apart the forms of one task; ``arc_easy`` and ``arc_easy_letters`` are one."""
 
 
 def credits_of(items: pl.DataFrame) -> dict[str, Values]:

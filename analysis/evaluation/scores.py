@@ -7,13 +7,14 @@ differences: items that are hard for both add nothing to its error.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from scipy import stats
 
-from analysis.evaluation.rules import Values, chance_of, credits_of, headline_rule
+from analysis.evaluation.rules import FORMS, Values, chance_of, credits_of, headline_rule
 from search.record.evaluations import Score
 from spaces.errors import RequestError
 
@@ -61,6 +62,58 @@ def scores_of(items: pl.DataFrame) -> tuple[Score, ...]:
 def headline_of(task: str, items: pl.DataFrame) -> str:
     """The rule that a task is best read by."""
     return headline_rule(task, credits_of(items))
+
+
+@dataclass(frozen=True, kw_only=True)
+class BetterForm:
+    """What OLMES takes of a task that is asked by letters and by words: the form that is better."""
+
+    task: str
+    form: str
+    """The task of that form."""
+    rule: str
+    value: float
+    """Mean over groups (subjects) of their shares of right answers."""
+    num_groups: int
+    others: Mapping[str, float]
+    """The same of the other forms."""
+
+
+def better_forms(items_by_task: Mapping[str, pl.DataFrame]) -> tuple[BetterForm, ...]:
+    """Of every task that is there in two forms (`FORMS`) the better one, as OLMES (arXiv
+    2406.08446) reads it. The better of two is no fair sample: no chance is tested."""
+    forms: dict[str, list[str]] = {}
+    for name in items_by_task:
+        base = name
+        for ending in FORMS:
+            base = base.removesuffix(ending)
+        forms.setdefault(base, []).append(name)
+    return tuple(
+        _better(base, {name: items_by_task[name] for name in sorted(names)})
+        for base, names in sorted(forms.items())
+        if len(names) > 1
+    )
+
+
+def _better(base: str, forms: Mapping[str, pl.DataFrame]) -> BetterForm:
+    values = {name: _mean_of_groups(name, items) for name, items in forms.items()}
+    form = max(values, key=lambda name: values[name])
+    return BetterForm(
+        task=base,
+        form=form,
+        rule=headline_of(form, forms[form]),
+        value=values.pop(form),
+        num_groups=forms[form]["group"].n_unique(),
+        others=values,
+    )
+
+
+def _mean_of_groups(task: str, items: pl.DataFrame) -> float:
+    credit = pl.Series("credit", credits_of(items)[headline_of(task, items)])
+    means = items.select("group", credit).group_by("group").agg(pl.col("credit").mean())
+    mean = means["credit"].mean()
+    assert isinstance(mean, float)
+    return mean
 
 
 def p_at_chance(values: Values, chances: Values) -> float:

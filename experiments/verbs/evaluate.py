@@ -24,7 +24,7 @@ from spaces.errors import RequestError
 if TYPE_CHECKING:
     import polars as pl
 
-    from analysis.evaluation.scores import Paired
+    from analysis.evaluation.scores import BetterForm, Paired
     from runners.probes.tasks import Task
     from runners.trial.trained import Trained
 
@@ -61,6 +61,8 @@ class Result:
     evaluation: Evaluation
     paired: tuple[Paired, ...]
     """Against the other run; empty without one."""
+    items: tuple[pl.DataFrame, ...]
+    """What each run said."""
 
 
 def run(argv: list[str]) -> int:
@@ -91,14 +93,17 @@ def _results(
     runs = [record] if other is None else [record, other]
     models = [_ready(each, options) for each in runs]
     kept: list[Evaluation] = []
-    for task in tasks:
-        found = [_evaluated(task, trained, options) for trained in models]
-        kept += [evaluation for evaluation, _ in found]
-        evaluation, items = found[0]
-        paired = compare(items, found[1][1]) if len(found) > 1 else ()
-        yield Result(evaluation=evaluation, paired=paired)
-    if options.limit is None:
-        _keep(options.home, runs, kept)
+    try:
+        for task in tasks:
+            found = [_evaluated(task, trained, options) for trained in models]
+            kept += [evaluation for evaluation, _ in found]
+            evaluation, items = found[0]
+            paired = compare(items, found[1][1]) if len(found) > 1 else ()
+            frames = tuple(each for _, each in found)
+            yield Result(evaluation=evaluation, paired=paired, items=frames)
+    finally:  # what is scored when somebody has enough is not scored again
+        if options.limit is None:
+            _keep(options.home, runs, kept)
 
 
 def _ready(record: TrialRecord, options: EvaluateOptions) -> Trained:
@@ -207,7 +212,26 @@ def _document(
             asdict(result.evaluation) | {"paired": [asdict(each) for each in result.paired]}
             for result in results
         ],
+        "olmes": [
+            asdict(each) | {"config_hash": run.config_hash}
+            for run, each in _better_forms(results, record, other)
+        ],
     }
+
+
+def _better_forms(
+    results: Sequence[Result], record: TrialRecord, other: TrialRecord | None
+) -> list[tuple[TrialRecord, BetterForm]]:
+    """Of each run, what OLMES takes of tasks that are there in two forms."""
+    from analysis.evaluation.scores import better_forms
+
+    runs = [record] if other is None else [record, other]
+    choices = [result for result in results if "label" in result.items[0].columns]
+    return [
+        (run, each)
+        for number, run in enumerate(runs)
+        for each in better_forms({r.evaluation.task: r.items[number] for r in choices})
+    ]
 
 
 def _print(results: Sequence[Result], record: TrialRecord, other: TrialRecord | None) -> None:
@@ -238,6 +262,12 @@ def _print(results: Sequence[Result], record: TrialRecord, other: TrialRecord | 
                 f"{result.evaluation.num_items} items are longer than the model's context and lost "
                 f"their beginning"
             )
+    for run, each in _better_forms(results, record, other):
+        others = ", ".join(f"{name} {value:.4f}" for name, value in each.others.items())
+        print(
+            f"olmes: {run.config_hash[:8]} {each.task} {each.value:.4f}, mean of "
+            f"{each.num_groups} groups by {each.form} {each.rule}, the better form ({others})"
+        )
     print("* the rule that the task is best read by; standard errors are over items")
 
 

@@ -3,7 +3,8 @@
 A file of JSON lines (also gz, bz2) is a task by what its lines have: ``sentence_good`` and
 ``sentence_bad`` (BLiMP), ``continuations`` and ``label`` with ``context``, or with one of
 ``contexts`` for each continuation (multiple choice; one continuation: the last word, as in
-LAMBADA), or ``text`` (bits per byte). A folder with ``test/*_test.csv`` is MMLU in its own format.
+LAMBADA), or ``text`` (bits per byte). A folder with ``test/*_test.csv`` is MMLU in its own format,
+asked by letters and, as a task of its own, by the words of its answers (``_cloze``).
 A choice begins with the delimiter that parts it from its context, as a rule one space.
 """
 
@@ -13,7 +14,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from spaces.errors import RequestError
 FEW_SHOT_SUFFIX = ".fewshot.txt"
 """``TASK.fewshot.txt`` beside ``TASK.jsonl``: what stands before every context, if asked for."""
 LETTERS = "ABCD"
+CLOZE = "_cloze"
+"""Ends the name of a task that is asked by its answers' words, where it is asked by letters too."""
 _ENDINGS = (".jsonl", ".jsonl.bz2", ".jsonl.gz")
 
 
@@ -79,7 +82,8 @@ def find_tasks(
 
     Raises `RequestError` that names the file and the line of what is no task.
     """
-    tasks = [_read(file, few_shot=few_shot, limit=limit) for path in paths for file in _files(path)]
+    files = [file for path in paths for file in _files(path)]
+    tasks = [task for file in files for task in _read(file, few_shot=few_shot, limit=limit)]
     names = [task.name for task in tasks]
     for name in names:
         if names.count(name) > 1:
@@ -98,11 +102,18 @@ def _files(path: Path) -> list[Path]:
     return found
 
 
-def _read(path: Path, *, few_shot: bool, limit: int | None) -> Task:
-    is_mmlu = _is_mmlu(path)
-    name = path.name if is_mmlu else path.name.partition(".jsonl")[0]
-    prefix = "" if is_mmlu or not few_shot else _prefix(path.with_name(name + FEW_SHOT_SUFFIX))
-    items: list[Any] = list(_mmlu(path, few_shot) if is_mmlu else _json_lines(path, prefix))
+def _read(path: Path, *, few_shot: bool, limit: int | None) -> Iterator[Task]:
+    if _is_mmlu(path):
+        for suffix, form in MMLU_FORMS.items():
+            yield _task(path.name + suffix, path, _mmlu(path, form, few_shot=few_shot), limit)
+        return
+    name = path.name.partition(".jsonl")[0]
+    prefix = _prefix(path.with_name(name + FEW_SHOT_SUFFIX)) if few_shot else ""
+    yield _task(name, path, _json_lines(path, prefix), limit)
+
+
+def _task(name: str, path: Path, found: Iterator[Choice | Document], limit: int | None) -> Task:
+    items: list[Any] = list(found)
     if limit is not None and limit < len(items):
         items = [items[number * len(items) // limit] for number in range(limit)]
     if not items:
@@ -192,34 +203,59 @@ def _is_mmlu(path: Path) -> bool:
     return path.is_dir() and any((path / "test").glob("*_test.csv"))
 
 
-def _mmlu(path: Path, few_shot: bool) -> Iterator[Choice]:
-    """Letters after the question with its choices, as the field's harness asks them; few-shot: the
-    subject's own five of ``dev``."""
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How one row of MMLU (question, four answers, letter) is asked."""
+
+    head: str
+    """Stands first; takes the subject."""
+    asked: Callable[[list[str]], str]
+    answers: Callable[[list[str]], tuple[str, ...]]
+    """Each with its delimiter."""
+
+    def shown(self, row: list[str]) -> str:
+        """The question with its right answer, as an example."""
+        return f"{self.asked(row)}{self.answers(row)[LETTERS.index(row[5])]}\n\n"
+
+
+def _with_choices(row: list[str]) -> str:
+    choices = "".join(f"\n{letter}. {row[n + 1]}" for n, letter in enumerate(LETTERS))
+    return f"{row[0].strip()}{choices}\nAnswer:"
+
+
+MMLU_FORMS = {
+    "": Form(
+        head="The following are multiple choice questions (with answers) about {}.\n\n",
+        asked=_with_choices,
+        answers=lambda row: tuple(f" {letter}" for letter in LETTERS),
+    ),
+    CLOZE: Form(
+        head="The following are questions (with answers) about {}.\n\n",
+        asked=lambda row: f"Question: {row[0].strip()}\nAnswer:",
+        answers=lambda row: tuple(f" {text}" for text in row[1:5]),
+    ),
+}
+"""What a form adds to the task's name; letters and continuations as the field's harness asks."""
+
+
+def _mmlu(path: Path, form: Form, *, few_shot: bool) -> Iterator[Choice]:
+    """All subjects in one form; few-shot: the subject's own five of ``dev``."""
     for file in sorted((path / "test").glob("*_test.csv")):
         subject = file.name.removesuffix("_test.csv")
-        head = (
-            f"The following are multiple choice questions (with answers) about "
-            f"{subject.replace('_', ' ')}.\n\n"
-        )
+        head = form.head.format(subject.replace("_", " "))
         if few_shot:
             dev = path / "dev" / f"{subject}_dev.csv"
             if not dev.is_file():
                 raise RequestError(f"--few-shot takes questions from {dev}, which is not there")
-            shots = [f"{_asked(row)} {row[5]}" for _, row in _rows(dev)]
-            head += "".join(f"{shot}\n\n" for shot in shots)
+            head += "".join(form.shown(row) for _, row in _rows(dev))
         for number, row in _rows(file):
             yield Choice(
                 name=f"{subject}/{number}",
                 group=subject,
-                contexts=(head + _asked(row),) * len(LETTERS),
-                answers=tuple(f" {letter}" for letter in LETTERS),
+                contexts=(head + form.asked(row),) * len(LETTERS),
+                answers=form.answers(row),
                 label=LETTERS.index(row[5]),
             )
-
-
-def _asked(row: list[str]) -> str:
-    choices = "".join(f"\n{letter}. {row[n + 1]}" for n, letter in enumerate(LETTERS))
-    return f"{row[0].strip()}{choices}\nAnswer:"
 
 
 def _rows(file: Path) -> Iterator[tuple[int, list[str]]]:

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 from scipy import stats
 
-from analysis.evaluation.scores import compare, headline_of, p_at_chance, scores_of
+from analysis.evaluation.scores import better_forms, compare, headline_of, p_at_chance, scores_of
 from search.record.evaluations import Score
 from spaces.errors import RequestError
 
@@ -156,3 +156,19 @@ def test_the_headline_is_what_olmes_says() -> None:
     assert headline_of("arc_challenge", with_pmi) == "acc_pmi"
     assert headline_of("hellaswag", with_pmi) == "acc_norm"
     assert headline_of("my_own", with_pmi) == "acc"
+
+
+def test_olmes_takes_the_better_form_by_the_mean_of_subjects() -> None:
+    """Letters: 1 of 3 and 1 of 1. Words, over characters: all of 3 and 0 of 1."""
+    groups = pl.Series("group", ["a", "a", "a", "b"])
+    right, wrong = [1.0, 0.0], [0.0, 1.0]
+    letters = questions([right, wrong, wrong, right], [0] * 4).with_columns(groups)
+    long = [[" ab", " abcdefgh"]] * 4
+    words = questions(
+        [[-2.0, -7.0], [-1.0, -8.0], [-2.0, -8.5], [-3.0, -4.0]], [1, 0, 0, 0], answers=long
+    ).with_columns(groups)
+    (found,) = better_forms({"mmlu_cloze": words, "mmlu": letters, "blimp": letters})
+    assert (found.task, found.form, found.rule) == ("mmlu", "mmlu", "acc")
+    assert found.value == pytest.approx((1 / 3 + 1) / 2)
+    assert found.num_groups == 2
+    assert found.others == {"mmlu_cloze": 0.5}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import polars as pl
@@ -16,6 +18,15 @@ from experiments.cli import run
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.ledger import Ledger
 from tests.experiments.toy import run_json
+
+ROOT = Path(__file__).resolve().parents[2]
+NO_RAY = """
+import sys
+import experiments.cli, experiments.verbs.evaluate
+import runners.probes.items, runners.probes.tasks, runners.trial.trained
+import analysis.evaluation.scores, runners.mlflow.projection
+print([name for name in sys.modules if name.partition(".")[0] == "ray"])
+"""
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -69,6 +80,14 @@ def test_a_run_is_scored_kept_and_shown(swept: Path, capfd: pytest.CaptureFixtur
     assert frame["eval.blimp.acc"].null_count() == 0
 
 
+def test_no_ray_is_imported_to_evaluate() -> None:
+    """It takes seconds to import, and what scores may have none."""
+    said = subprocess.run(
+        [sys.executable, "-c", NO_RAY], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "[]"
+
+
 def test_best_by_a_score(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
     home = ["--home", str(swept / "home")]
     words = ["--tasks", str(swept / "tasks"), *home]
@@ -94,6 +113,34 @@ def test_a_limited_score_is_not_kept(swept: Path, capfd: pytest.CaptureFixture[s
     assert found["tasks"][0]["num_items"] == 2
     with contextlib.closing(Ledger(swept / "home")) as ledger:
         assert ledger.trials("toy") == before
+
+
+def test_mmlu_is_asked_in_both_forms(
+    swept: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for subject in ("anatomy", "world_religions"):
+        for part, count in (("dev", 2), ("test", 6)):
+            file = tmp_path / "mmlu" / part / f"{subject}_{part}.csv"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            rows = [
+                f'"Which, of {n}?",one {n},two,"three, {n}",4,{"ABCD"[n % 4]}' for n in range(count)
+            ]
+            file.write_text("\n".join(rows) + "\n")
+    words = ["evaluate", "toy/0", "--against", "toy/1", "--tasks", str(tmp_path / "mmlu")]
+    words += ["--few-shot", "--home", str(swept / "home")]
+    found = run_json(capfd, *words)
+    assert [(e["task"], e["headline"]) for e in found["tasks"]] == [
+        ("mmlu", "acc"),
+        ("mmlu_cloze", "acc_norm"),
+    ]
+    assert [each["config_hash"] for each in found["olmes"]] == [
+        found["config_hash"],
+        found["against"],
+    ]
+    assert all(each["num_groups"] == 2 for each in found["olmes"])
+    assert all(each["value"] >= max(each["others"].values()) for each in found["olmes"])
+    assert run(words) == 0
+    assert "mean of 2 groups by mmlu" in capfd.readouterr().out
 
 
 def test_a_home_of_the_schema_before_opens_and_follows(

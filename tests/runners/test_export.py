@@ -29,6 +29,7 @@ from spaces.arms.registry import ArmFile
 from spaces.budget import Budget
 from spaces.errors import RequestError
 from spaces.model import LanguageModel
+from spaces.parts.attention import rotation_tables
 from tests.runners.small import small_architecture, small_trial
 from tests.spaces.conformance import ARMS, EXAMPLE, architecture_of
 
@@ -82,7 +83,8 @@ TEXT = "“Fellow-citizens” of 1861,\n\t naïve <|endoftext|> words  twice."
 
 def trained(architecture: Architecture, corpus: Corpus) -> Trained:
     """A model whose every weight is off its start, as after training."""
-    config = small_trial(corpus, architecture=architecture)
+    tokens = 42 * architecture.context_length
+    config = small_trial(corpus, architecture=architecture, tokens=tokens)
     model = LanguageModel(architecture, seed=3)
     generator = torch.Generator().manual_seed(4)
     with torch.no_grad():
@@ -190,6 +192,39 @@ def test_the_standard_arm_leaves_without_code(
     found = exported(architecture, bpe_corpus, tmp_path / "model")
     assert found["kind"] == f"{'Llama' if variant == 'llama' else 'Qwen3'}ForCausalLM"
     assert not list((tmp_path / "model").glob("*.py"))
+
+
+@needs_transformers
+@pytest.mark.slow
+@pytest.mark.filterwarnings("default")
+def test_only_angles_in_float32_part_the_standard_arm_in_long_contexts(
+    sotu_corpus: Corpus, tmp_path: Path
+) -> None:
+    """With the angles of this package transformers is as near at 1,024 tokens as at 64."""
+    from transformers import AutoModelForCausalLM
+
+    length = 1024
+    sizes = {"context_length": length, "d_model": 128, "head_dim": 32, "num_layers": 4}
+    architecture = small_architecture("standard", vocab_size=sotu_corpus.vocab_size, **sizes)
+    source = trained(architecture, sotu_corpus)
+    export_folder(source, tmp_path / "model")
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    tokens = torch.randint(source.model.head.weight.shape[0], (1, length))
+
+    def gap(count: int) -> float:
+        """Of logits, over the largest of them."""
+        with torch.no_grad():
+            ours = source.model(tokens[:, :count])
+            return float((theirs(tokens[:, :count]).logits - ours).abs().max() / ours.abs().max())
+
+    short, long = gap(64), gap(length)
+    tables = rotation_tables(length, architecture.head_dim, architecture.rope_base)
+    cos_TC, sin_TC = (table.float().repeat(1, 2)[None] for table in tables.values())
+    theirs.model.rotary_emb.forward = lambda _, positions: (
+        cos_TC[:, : positions.shape[1]],
+        sin_TC[:, : positions.shape[1]],
+    )
+    assert gap(length) < 1.5 * max(short, 2e-6) < long
 
 
 def test_bytes_are_the_ids_of_their_tokenizer() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import bz2
 import json
+import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +100,7 @@ def test_mmlu_is_read_in_its_own_format(tmp_path: Path) -> None:
         (tmp_path / "mmlu" / part).mkdir(parents=True)
         row = f'"One, or two?",first,second,third,fourth,{letter}\n'
         (tmp_path / "mmlu" / part / f"high_school_physics_{part}.csv").write_text(row)
-    (task,) = find_tasks([tmp_path / "mmlu"], few_shot=True)
+    task, cloze = find_tasks([tmp_path / "mmlu"], few_shot=True)
     (item,) = task.items
     assert isinstance(item, Choice)
     asked = "One, or two?\nA. first\nB. second\nC. third\nD. fourth\nAnswer:"
@@ -109,6 +111,13 @@ def test_mmlu_is_read_in_its_own_format(tmp_path: Path) -> None:
         " C",
         "high_school_physics",
     )
+    (item,) = cloze.items
+    assert isinstance(item, Choice)
+    head = "The following are questions (with answers) about high school physics."
+    asked = "Question: One, or two?\nAnswer:"
+    assert item.contexts == (f"{head}\n\n{asked} second\n\n{asked}",) * 4
+    assert item.answers == (" first", " second", " third", " fourth")
+    assert (cloze.name, item.label) == ("mmlu_cloze", 2)
 
 
 @pytest.mark.parametrize(
@@ -267,6 +276,31 @@ def test_an_oracle_scores_all_and_a_constant_chance_on_every_task(shared_data: P
             assert constant[rule].p_chance > 0.4, (task.name, "not above chance")
 
 
+def turned(item: Choice) -> Choice:
+    """The same question, its answers in the opposite order."""
+    label = len(item.answers) - 1 - item.label
+    return replace(item, contexts=item.contexts[::-1], answers=item.answers[::-1], label=label)
+
+
+@pytest.mark.slow
+def test_neither_order_nor_oneself_changes_a_score_on_any_task(shared_data: Path) -> None:
+    def opinion(requests: Sequence[Request]) -> Likelihoods:
+        """Something else of every text, the same each time."""
+        said = [zlib.crc32(bytes(request.tokens)) % 97 / 9.7 for request in requests]
+        return Likelihoods(-np.array(said), np.array([each < 5 for each in said]))
+
+    for task in find_tasks([shared_data / name for name in TASKS], limit=400):
+        items = tuple(item for item in task.items if isinstance(item, Choice))
+        one, other = (
+            score_items(each, opinion, ByteTokenizer(), context_length=10_000)
+            for each in (task, replace(task, items=tuple(map(turned, items))))
+        )
+        values = [[score.value for score in scores_of(each)] for each in (one, other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-12), task.name
+        for found in compare(one, one):
+            assert (found.difference, found.p_value) == (0.0, 1.0), (task.name, found.rule)
+
+
 def test_the_order_of_answers_changes_nothing(folder: Path, sotu_corpus: Corpus) -> None:
     tokenizer = load_tokenizer(sotu_corpus.tokenizer_path)
     model = model_of("dual")
@@ -274,12 +308,12 @@ def test_the_order_of_answers_changes_nothing(folder: Path, sotu_corpus: Corpus)
         {"context": f"Q: {n}?\nA:", "continuations": [f" {n}", f" {n + 1} x", " no"], "label": 0}
         for n in range(40)
     ]
-    turned = [
+    backwards = [
         row | {"continuations": row["continuations"][::-1], "label": 2}  # type: ignore[operator]
         for row in rows
     ]
     scores = []
-    for name, each in (("one", rows), ("two", turned)):
+    for name, each in (("one", rows), ("two", backwards)):
         (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, each)))
         (task,) = find_tasks([folder / f"{name}.jsonl"])
         items = score_task(task, model, tokenizer)
