@@ -7,6 +7,7 @@ holds it whole.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -58,9 +59,10 @@ class Point:
 
 
 def run_name(record: TrialRecord) -> str:
-    """What reads and sorts by itself: budget, arm, shape and number."""
+    """What reads and sorts by itself, as ``2.7e15 wide 4x192 w768 #149``."""
     proposal = record.proposal
-    shape = shape_in_words(proposal.config.architecture)
+    shape = shape_in_words(proposal.config.architecture).replace(" x ", "x").replace(",", "")
+    shape = re.sub(r"\b([A-Za-z])\w* (\d)", r"\1\2", shape)  # wide 768: w768
     flops = proposal.budget.train_flops
     parts = (() if flops is None else (flops_in_words(flops),)) + (proposal.arm, shape)
     return f"{' '.join(parts)} #{record.number}"

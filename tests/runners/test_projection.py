@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import sqlite3
 import time
@@ -19,10 +20,12 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 from runners.mlflow.comparison import compare_sweep
 from runners.mlflow.database import analyse_database
 from runners.mlflow.projection import MlflowProjection, log_fit, log_report
+from runners.mlflow.run_rows import run_name
 from runners.mlflow.saved_view import BEST_VIEW_KEY, local_tracking_uri
 from search.record.ledger import Attempt, Ledger, TrialRecord
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial import CurvePoint, Outcome
+from tests.search.records import record_of
 from tests.sweeps import complete_outcome, open_ledger, toy_experiment, toy_proposals
 
 
@@ -341,3 +344,9 @@ def _copy(
         f"FROM {table} t, numbers n WHERE t.{key} = ?",
         (template,),
     )
+
+
+def test_a_run_s_name_reads_and_sorts_by_itself(tmp_path: Path) -> None:
+    (proposal,) = toy_proposals(tmp_path, 1)
+    name = run_name(record_of(proposal, 3.0, number=7))
+    assert re.fullmatch(r"[24]e09 \w+ \dx\d+( K\d)?( d\d+)?( w\d+)? #7", name), name
