@@ -13,6 +13,7 @@ from experiments.command import parse_options, print_json, talk
 from experiments.comparisons import print_comparisons
 from experiments.metric_board import metric_name, print_by_metric, ranked_by
 from experiments.setup import SweepOptions, json_number, sweep_name
+from experiments.where import conditions, mlflow_filter, only
 from runners.mlflow.saved_view import (
     BEST_VIEW_KEY,
     DEFAULT_SERVER,
@@ -47,6 +48,9 @@ class BestOptions(SweepOptions):
     """Rows per budget; 0 for all."""
     metric: str | None = None
     """A number to rank by instead of the loss, such as blimp.acc of `isoflop evaluate`."""
+    where: str | None = None
+    """Only results that meet this, such as "arm = dual and parameters < 5e6": arm, and any number
+    that --json shows."""
     pareto: bool = False
     """The configurations that none as cheap beats: loss against parameters, inference FLOPs and
     memory, over all budgets."""
@@ -61,6 +65,8 @@ def run(argv: list[str]) -> int:
         raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
     found = best(sweep_name(options.experiment), options.home)
     server = server_of(found.sweep, options.server)
+    if options.where is not None:
+        return _show_some(found, options, server)
     if options.pareto:
         return _show_pareto(found, options)
     if options.metric is not None:
@@ -71,6 +77,26 @@ def run(argv: list[str]) -> int:
         print_by_metric(found, metric_name(found, options.metric), top=options.top)
     else:
         print_best(found, top=options.top, server=server)
+    return 0
+
+
+def _show_some(found: Leaderboard, options: BestOptions, server: str) -> int:
+    """Results that meet conditions, and the link that shows the same runs."""
+    if options.pareto or options.metric is not None:
+        raise RequestError("--where goes with neither --pareto nor --metric; ask for one of them")
+    asked = conditions(options.where or "", found)
+    some, sweep = only(found, asked), found.sweep
+    number = sum(len(board.entries) for board in some.budgets)
+    link = None
+    if sweep.mlflow_experiment_id is not None:
+        link = plain_link(server, sweep.mlflow_experiment_id, mlflow_filter(asked))
+    if options.json:
+        print_json(best_document(some, top=options.top, server=server) | {"link": link})
+        return 0
+    _print_boards(some, top=options.top)
+    print(f"{number} of {sum(len(b.entries) for b in found.budgets)} results: {options.where}")
+    if link is not None:
+        print(f"In MLflow (`isoflop ui` serves it): {link}")
     return 0
 
 
@@ -157,17 +183,11 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 def print_best(found: Leaderboard, *, top: int, server: str) -> None:
     """The leaderboard as one table per budget, a row per configuration, then the link."""
-    from rich.console import Console
-
-    console, sweep = Console(width=None if sys.stdout.isatty() else 120), found.sweep
+    sweep = found.sweep
     if not found.budgets:
         print(_no_result(sweep.name))
         return
-    for board in found.budgets:
-        shown = _shown(board, top)
-        console.print(_table(board, shown))
-        for line in (*_routing(shown), *_warnings(shown)):
-            print(line)
+    _print_boards(found, top=top)
     print_comparisons(found)
     link = link_of(sweep, server)
     if link is None:
@@ -179,6 +199,18 @@ def print_best(found: Leaderboard, *, top: int, server: str) -> None:
         print(f"  {flops_in_words(board.target_train_flops)} FLOPs alone: {alone}")
     assert sweep.mlflow_experiment_id is not None
     print(f"Without the saved view: {plain_link(server, sweep.mlflow_experiment_id)}")
+
+
+def _print_boards(found: Leaderboard, *, top: int) -> None:
+    """A table of every budget, and what is said of its rows."""
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    for board in found.budgets:
+        shown = _shown(board, top)
+        console.print(_table(board, shown))
+        for line in (*_routing(shown), *_warnings(shown)):
+            print(line)
 
 
 Rows = dict[int, list[TrialRecord]]

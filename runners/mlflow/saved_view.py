@@ -112,12 +112,12 @@ def view_link(server: str, experiment_id: str, key: str = BEST_VIEW_KEY) -> str:
     )
 
 
-def plain_link(server: str, experiment_id: str) -> str:
-    """The same filter and order without the view, for an MLflow that does not know it."""
+def plain_link(server: str, experiment_id: str, searched: str = RESULTS_FILTER) -> str:
+    """A filter, by rank, without a view: for other filters, and an MLflow that knows no views."""
     order = quote("metrics.`rank_in_budget`")
     return (
         f"{server}/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
-        f"&searchFilter={quote(RESULTS_FILTER)}&orderByKey={order}&orderByAsc=true"
+        f"&searchFilter={quote(searched)}&orderByKey={order}&orderByAsc=true"
     )
 
 

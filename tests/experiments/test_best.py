@@ -12,6 +12,7 @@ import pytest
 from analysis.sweep.leaderboard import leaderboard
 from experiments.cli import run
 from experiments.verbs.best import print_best
+from experiments.where import Condition, mlflow_filter
 from search.record.ledger import Ledger, TrialRecord
 from search.record.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
@@ -121,3 +122,40 @@ def test_what_trials_warned_of_stands_under_their_table(words, capfd):
     assert len(lines) == 3
     assert all(line.startswith("! #1, #2") for line in lines)
     assert all("the text was seen" in line for line in lines)
+
+
+def test_where_shows_only_what_was_asked_for(words, capfd) -> None:
+    whole = run_json(capfd, *words, "--top", "0")["budgets"]
+    asked = "arm = dual and parameters < 5e4"
+    found = run_json(capfd, *words, "--top", "0", "--where", asked)["budgets"]
+    rows = [entry for budget in found for entry in budget["leaderboard"]]
+    expected = [
+        entry["config_hash"]
+        for budget in whole
+        for entry in budget["leaderboard"]
+        if entry["arm"] == "dual" and entry["parameters"] < 5e4
+    ]
+    assert [entry["config_hash"] for entry in rows] == expected
+    assert run([*words, "--where", asked]) == 0
+    assert f"{len(expected)} of " in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("arm dual", "is no comparison"),
+        ("arm < dual", "takes = or !="),
+        ("paramters < 5", "did you mean parameters"),
+        ("parameters < many", "is a number"),
+    ],
+)
+def test_where_says_what_is_wrong(asked, said, words, capfd) -> None:
+    assert run([*words, "--where", asked]) == 2
+    assert said in capfd.readouterr().err
+
+
+def test_where_is_a_search_that_mlflow_takes(words, capfd) -> None:
+    asked = (Condition("arm", "=", "dual"), Condition("parameters", "<", 5e6))
+    assert mlflow_filter(asked).endswith(
+        "and tags.`isoflop.arm` = 'dual' and metrics.`parameters` < 5000000"
+    )
