@@ -34,7 +34,9 @@ def interval(values_R: Array) -> tuple[float, float]:
 
 
 def p_values(difference_C: Array, differences_RC: Array, num_units: int) -> Array:
-    """Of no difference: Student's t with the bootstrap's standard error."""
+    """Of no difference: Student's t with the bootstrap's standard error; 1 for a single unit."""
+    if num_units < 2:
+        return np.ones_like(difference_C)
     spread_C = np.sqrt(np.nanmean((differences_RC - difference_C) ** 2, axis=0))
     spread_C *= np.sqrt(num_units / (num_units - 1))
     is_equal_C = np.abs(difference_C) <= EXACTLY_EQUAL

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from analysis.routing.class_means import By, ClassMean, ClassMeans, Measure, WordGate, class_means
+from analysis.routing.published import against_published
 from experiments.command import default_home, parse_options, print_json, talk
 from experiments.setup import sweep_name
 from search.record.ledger import Ledger
@@ -119,7 +120,8 @@ def gates_document(record: TrialRecord, found: ClassMeans, path: Path) -> dict[s
     """The means as JSON."""
     classes = [{**asdict(each), "differs": each.differs} for each in found.classes]
     words = {"config_hash": record.config_hash, "arm": record.proposal.arm, "rows": str(path)}
-    return words | asdict(found) | {"classes": classes}
+    published = [asdict(each) for each in against_published(found)]
+    return words | asdict(found) | {"classes": classes, "against_published": published}
 
 
 def print_gates(record: TrialRecord, found: ClassMeans) -> None:
@@ -138,6 +140,8 @@ def print_gates(record: TrialRecord, found: ClassMeans) -> None:
     for each in found.classes:
         table.add_row(*_cells(each))
     Console(width=110).print(table)
+    for claim in against_published(found):
+        print(f"{claim.name}: published {claim.published}, here {claim.verdict}")
 
 
 def _cells(each: ClassMean) -> list[str]:

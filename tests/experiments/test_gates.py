@@ -50,11 +50,16 @@ def test_a_run_is_probed_by_its_hash_or_as_the_best(
     assert (found["measure"], found["config_hash"]) == ("deep_share", name)
     assert {each["name"] for each in found["classes"]} >= {"function words", "punctuation"}
     assert all(each["interval"] is None for each in found["classes"]), "few sentences tell nothing"
+    assert {each["verdict"] for each in found["against_published"]} == {"not resolved"}
     assert set(pl.read_parquet(found["rows"])["model"]) == {name}
     again = run_json(capfd, *words_of(tmp_path, name[:8], "--by", "tag"))
     assert {each["name"] for each in again["classes"]} == {"AUX", "NOUN", "PART", "PUNCT"}
     assert run(words_of(tmp_path, name, "--by", "layer")) == 0
-    assert "95 % intervals over" in capfd.readouterr().out
+    by_layer = capfd.readouterr().out
+    assert "95 % intervals over" in by_layer
+    assert "published" not in by_layer
+    assert run(words_of(tmp_path, name)) == 0
+    assert "punctuation: published deep, here not resolved" in capfd.readouterr().out
 
 
 def test_what_cannot_be_probed_says_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
