@@ -118,7 +118,7 @@ def test_a_home_that_is_read_only_is_read(tmp_path: Path) -> None:
         done = read_only(home, [verb, "toy"])
         assert done.returncode == 0, done.stderr
         assert words in done.stdout
-    refused = read_only(home, ["sweep", "quickstart", "--trials", "1"])
+    refused = read_only(home, ["sweep", "quickstart", "--trials", "8"])
     assert refused.returncode == 2
     assert "cannot be written" in refused.stderr
 
