@@ -11,6 +11,7 @@ import os
 import sys
 
 VERBS = {
+    "init": "a commented experiment for your text, device and hours; a JSON Schema for editors",
     "plan": "what would run: shapes, parameters, FLOPs, tokens, steps; what is reused and why",
     "next": "the runs that come next, what each does to a law's intervals, and when a question is "
     "answered",
