@@ -6,14 +6,14 @@ import json
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, get_args
 
 import tyro
 
 from experiments.cli import EXIT_DONE
-from experiments.command import parse_options, print_json, talk
+from experiments.command import default_home, parse_options, print_json, talk
 from experiments.first_experiment import Asked, Device, toml_text
 from spaces.errors import RequestError
 
@@ -34,6 +34,8 @@ class InitOptions:
     """Also write the JSON Schema of experiments here, and name it in the file for editors."""
     json: bool = False
     """Print one JSON document on standard output and nothing else there."""
+    home: Path = field(default_factory=default_home)
+    """Folder of records; a first experiment reads and writes none."""
 
 
 def run(argv: list[str]) -> int:
