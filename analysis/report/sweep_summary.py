@@ -23,7 +23,7 @@ def sweep_summary(sweep: SweepFit) -> str:
 
 
 def _standing(sweep: SweepFit) -> list[str]:
-    """What of all this can be used, arm by arm."""
+    """What of all this is not refused, arm by arm; what the rows determine poorly says so."""
     found = {arm.arm: _arm_stands(arm) for arm in sweep.arms}
     if sweep.capacity is not None:
         found["all arms"] = _stands(sweep.capacity)
@@ -39,14 +39,24 @@ def _arm_stands(arm: ArmFit) -> list[str]:
 def _stands(fitted: Fit) -> list[str]:
     """Exponents and shapes of a law that are not refused."""
     names = [name for name in fitted.law.nonlinear if fitted.parameters[name] is not None]
-    return [_with_interval(name, fitted.parameters[name], fitted.interval(name)) for name in names]
+    return [
+        _with_interval(name, fitted.parameters[name], fitted.interval(name))
+        + _poorly(name, fitted.certificate)
+        for name in names
+    ]
 
 
 def _exponent(fitted: IsoflopFit) -> list[str]:
     value = fitted.parameters["a"]
     if value is None:
         return []
-    return [f"best size ~ C^a, {_with_interval('a', value, fitted.intervals['a'])}"]
+    told = _with_interval("a", value, fitted.intervals["a"])
+    return [f"best size ~ C^a, {told}{_poorly('a', fitted.certificate)}"]
+
+
+def _poorly(name: str, certificate: Certificate) -> str:
+    weak = any(each.code == "weak" and name in each.parameters for each in certificate.reasons)
+    return " (poorly)" if weak else ""
 
 
 def _with_interval(name: str, value: float | None, interval: tuple[float, float] | None) -> str:

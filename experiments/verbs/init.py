@@ -46,6 +46,9 @@ def run(argv: list[str]) -> int:
         raise RequestError(
             f"{options.file}: the file is named NAME.toml, NAME of small letters, digits, - and _"
         )
+    for path in filter(None, (options.file, options.schema)):
+        if path.exists():
+            raise RequestError(f"{path} exists and is left as it is; name another file")
     asked = _answers(options)
     written = []
     if options.schema is not None:
@@ -78,7 +81,10 @@ def _answers(options: InitOptions) -> Asked:
             "nobody is there to ask: give --hours, and --text and --device if need be"
         )
     if hours is None:
-        text, device, hours = _ask(text, options.device)
+        try:
+            text, device, hours = _ask(text, options.device)
+        except EOFError:
+            raise RequestError("no answer came, so nothing is written") from None
     if text is not None and not text.exists():
         raise RequestError(f"--text {text} does not exist; name a file or a folder of text")
     workers = max(1, _num_gpus()) if device == "cuda" else os.cpu_count() or 1
@@ -115,12 +121,10 @@ def _num_gpus() -> int:
 
 
 def _write(path: Path, text: str) -> None:
-    """Raises `RequestError` where something is there, or it cannot be written."""
+    """Raises `RequestError` where it cannot be written, a file that has come meanwhile included."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
-    except FileExistsError:
-        raise RequestError(f"{path} exists and is left as it is; name another file") from None
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}") from None

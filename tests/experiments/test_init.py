@@ -86,3 +86,21 @@ def test_questions_are_asked_where_a_person_is_there(
     experiment = load_experiment(str(tmp_path / "mine.toml"))
     assert experiment.text.source == tmp_path / "books"
     assert isinstance(experiment, Settings)
+
+
+def test_no_answer_and_a_schema_that_exists_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def ended(_: str) -> str:
+        raise EOFError
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", ended)
+    assert run(["init", str(tmp_path / "mine.toml")]) == 2
+    schema = tmp_path / "schema.json"
+    schema.write_text("mine")
+    words = ["init", str(tmp_path / "mine.toml"), "--hours", "1", "--schema", str(schema)]
+    assert run(words) == 2
+    assert "exists and is left as it is" in capfd.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["schema.json"]
+    assert schema.read_text() == "mine"
