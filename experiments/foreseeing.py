@@ -8,7 +8,7 @@ from pathlib import Path
 from runners.plan import TO_RUN, Plan, PlannedTrial, plan
 from search.asked.experiment import Experiment
 from search.design.question import Question
-from search.propose.law_design import LawDesign
+from search.propose.proposer import run_design
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def next_runs(experiment: Experiment, home: Path, question: Question | None) -> 
     Raises `RequestError` as `runners.plan.plan` does.
     """
     found = plan(experiment, home, question=question)
-    design = LawDesign(experiment, question, num_train_tokens=found.corpus.num_train_tokens)
+    design = run_design(experiment, found.ground, question)
     further = tuple(each for each in found.trials if each.fate in TO_RUN)
     there = [each.record for each in found.trials if each.fate not in TO_RUN]
     return NextRuns(

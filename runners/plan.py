@@ -23,6 +23,7 @@ from search.design.question import Question
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.limits.feasibility import predicted_memory_bytes
 from search.limits.forecast import predicted_seconds
+from search.propose.cells import Ground
 from search.propose.contract import Capped, Done, Proposed
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
@@ -97,6 +98,8 @@ class Plan(Shown):
     """Of one worker-hour."""
     corpus: Corpus
     """The prepared text: sizes of training and validation."""
+    ground: Ground
+    """What its proposals rest on."""
     notes: tuple[str, ...] = ()
     """What a person should know: of the text, what is set aside, what the disk lacks."""
 
@@ -245,6 +248,7 @@ def _plan(proposer: SweepProposer, known: _Known, corpus: Corpus) -> Plan:
         spent_hours=hours,
         price=None,
         corpus=corpus,
+        ground=proposer.ground,
         notes=tuple(set_aside_in_words(reasons)),
     )
 

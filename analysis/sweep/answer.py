@@ -1,7 +1,8 @@
-"""Is a question answered? The quantity and its certified interval, from the laws of a sweep."""
+"""Is a question answered? The quantity and its interval, from the laws and gaps of a sweep."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,20 @@ import numpy as np
 
 from analysis.laws.law import FloatArray
 from analysis.sweep.sweep_fit import SweepFit
-from search.design.question import Question
+from search.design.gap_runs import SAME_BUDGET
+from search.design.question import GapQuestion, LawQuestion, Question
+from search.record.trial import family_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What a law says to a question."""
+    """What a fit says to a question."""
 
     question: Question
     law: str
+    """What answers; of a gap, the curves of both arms."""
     value: float | None
-    """None where the law refuses it."""
+    """None where that is refused."""
     interval: tuple[float, float] | None
     """95 %."""
     why_not: str | None
@@ -59,7 +63,10 @@ class Answer:
 
 
 def answer(question: Question, found: SweepFit) -> Answer:
-    """From the law across arms where there is one, else from the one arm's."""
+    """Of a law from that across arms where there is one, else from the one arm's; of a gap from the
+    fitted minima of both arms."""
+    if isinstance(question, GapQuestion):
+        return _answer_of_gap(question, found)
     fitted = found.arms[0].surface if found.capacity is None else found.capacity
     needed = question.needs
     refused = [
@@ -87,7 +94,32 @@ def answer(question: Question, found: SweepFit) -> Answer:
     )
 
 
-def _quantity(question: Question, p: Mapping[str, FloatArray]) -> FloatArray:
+def _answer_of_gap(question: GapQuestion, found: SweepFit) -> Answer:
+    families = family_of(question.one), family_of(question.other)
+    gaps = [
+        (gap, 1 if trend.one == families[0] else -1)
+        for trend in found.trends
+        if {trend.one, trend.other} == set(families)
+        for gap in trend.gaps
+        if math.isclose(gap.train_flops, question.at_flops, rel_tol=SAME_BUDGET)
+    ]
+    value, interval = None, None
+    why_not: str | None = "both arms need results at this budget"
+    for gap, sign in gaps:
+        why_not = gap.refused
+        if gap.gap_nats is not None and gap.interval is not None:
+            low, high = sorted(sign * end for end in gap.interval)
+            value, interval = sign * gap.gap_nats, (low, high)
+    return Answer(
+        question=question,
+        law="the curves of both arms",
+        value=value,
+        interval=interval,
+        why_not=why_not,
+    )
+
+
+def _quantity(question: LawQuestion, p: Mapping[str, FloatArray]) -> FloatArray:
     """Of parameters, each (m,) or a scalar."""
     if question.name == "a":
         return np.asarray(p["beta"] / (p["alpha"] + p["beta"]))

@@ -21,8 +21,8 @@ class NextOptions(ExperimentOptions):
     """The runs that come next, and what each is expected to do to a law's 95 % intervals."""
 
     question: str | None = None
-    """Such as "phi +- 0.05" (also alpha, beta, omega, a, or loss@FLOPs); left out: the experiment
-    as it is, with every shape of its law."""
+    """Such as "phi +- 0.05" (also alpha, beta, omega, a, loss@FLOPs) or "gap(dual, standard)@1e15
+    +- 0.01"; left out: the experiment as it is, with every shape of its law."""
     runs: int = 10
     """How many to show."""
 

@@ -31,8 +31,8 @@ class PlanOptions(ExperimentOptions):
     price: float | None = None
     """Cost of one worker-hour, in your currency."""
     power: str | None = None
-    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, or loss@FLOPs): the cheapest
-    runs that are expected to answer it."""
+    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, loss@FLOPs) or "gap(dual,
+    standard)@1e15 +- 0.01": the cheapest runs that are expected to answer it."""
 
 
 def run(argv: list[str]) -> int:

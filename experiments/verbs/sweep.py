@@ -50,8 +50,9 @@ class SweepRunOptions(ExperimentOptions):
     insecure: bool = False
     """Join a Ray cluster of other machines although it has no token authentication."""
     until: str | None = None
-    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, or loss@FLOPs): runs are
-    chosen for it, and the sweep ends once its law answers it, or all its trials are there."""
+    """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, loss@FLOPs) or "gap(dual,
+    standard)@1e15 +- 0.01": runs are chosen for it, and the sweep ends once a fit answers it, or
+    all its trials are there."""
     confirm: float | None = None
     """Instead of going on: write down the forecast of each arm's best shape and loss at these
     training FLOPs, more than any budget, and then train it. A forecast is never changed."""

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from search.design.question import Question
+from search.propose.cells import Cell
 from search.record.trial import Proposal
 from search.record.trial_records import TrialRecord
 
@@ -78,3 +80,32 @@ class Proposer(Protocol):
 
     def why_stop(self, records: Sequence[TrialRecord], *, now: float) -> str | None:
         """The cap that is reached by what is spent at a time (Unix seconds); None if none."""
+
+
+class RunDesign(Protocol):
+    """Chooses runs for what they tell of a question."""
+
+    @property
+    def question(self) -> Question | None:
+        """What is asked; None where every shape of the law is."""
+
+    def needs(self, cell: Cell) -> bool:
+        """Whether a run of this arm at this budget can tell of the question."""
+
+    def half_width(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> float:
+        """Of the question's 95 % interval, expected after these results; infinite before any, and
+        without a question.
+
+        ``foresee``: after what runs or waits as well.
+        """
+
+    def foreseen(
+        self, records: Sequence[TrialRecord], further: Sequence[Proposal]
+    ) -> list[dict[str, float]]:
+        """Expected half-widths, by name, now and after each of further trials, (n + 1,); empty
+        where none tells anything."""
+
+    def choose(
+        self, records: Sequence[TrialRecord], offered: Sequence[Proposal]
+    ) -> Proposal | None:
+        """The candidate that tells most for its cost; None where none tells anything."""

@@ -7,26 +7,23 @@ with every value of the other axes in turn, and repeats of what was tried in fur
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from search.asked.experiment import Experiment
-from search.belief.seed_noise import configuration_key
 from search.design.information import next_run, slope_of, slope_of_exponent
 from search.design.law_model import FloatArray, LawModel
-from search.design.question import ACROSS_ARMS, Question
+from search.design.question import ACROSS_ARMS, LawQuestion
 from search.design.sweep_runs import Belief, belief, law_runs, prior_design
 from search.limits.law_rows import why_no_law_uses
-from search.limits.packs import share_in_pack
-from search.record.trial import Proposal, TrialConfig
-from search.record.trial_records import TrialRecord, is_pending
+from search.propose.candidates import added_flops
+from search.propose.cells import Cell, Ground
+from search.record.trial import Proposal
+from search.record.trial_records import TrialRecord
 from spaces.arms.contract import find_arm
 from spaces.errors import RequestError
-
-MOST_REPEATS = 4
-"""Data orders that one shape is offered in."""
 
 OF_ARMS = ("alpha", "beta")
 """What a law of one family tells; one across arms also tells `ACROSS_ARMS`."""
@@ -36,19 +33,13 @@ class LawDesign:
     """Chooses the runs of one experiment for one question, or for all shapes of its law."""
 
     def __init__(
-        self,
-        experiment: Experiment,
-        question: Question | None = None,
-        *,
-        num_train_tokens: int | None,
-        most_side_by_side: int = 1,
+        self, experiment: Experiment, ground: Ground, question: LawQuestion | None = None
     ) -> None:
         """Raises `RequestError` where the experiment's law has no such quantity."""
         self.experiment = experiment
         self.question = question
         self.across_arms = len({find_arm(arm).family for arm in experiment.arms}) > 1
-        self._num_train_tokens = num_train_tokens
-        self._most_side_by_side = most_side_by_side
+        self._ground = ground
         if question is not None and question.name in ACROSS_ARMS and not self.across_arms:
             raise RequestError(
                 f"{question.name} is told by a law across arms, but {experiment.name} has one "
@@ -56,32 +47,25 @@ class LawDesign:
                 f"add an arm"
             )
 
+    def needs(self, _cell: Cell) -> bool:
+        """Every cell of the experiment tells of its law."""
+        return True
+
     def belief(self, records: Sequence[TrialRecord]) -> Belief | None:
         """What the experiment's law is believed to be after these records."""
         return belief(
-            records, across_arms=self.across_arms, num_train_tokens=self._num_train_tokens
+            records,
+            across_arms=self.across_arms,
+            num_train_tokens=self._ground.num_train_tokens,
         )
 
     def half_width(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> float:
-        """Of the question's 95 % interval, expected after these results; infinite before any.
-
-        ``foresee``: after what runs or waits as well.
-        """
-        assert self.question is not None
+        """As the contract says."""
         found = self.belief(records)
-        if found is None or not (foresee or len(found.results)):
+        if self.question is None or found is None or not (foresee or len(found.results)):
             return math.inf
         design = found.after_all() if foresee else found.after_results()
         return design.half_width(self.question.slope(found.model))
-
-    def why_enough(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> str | None:
-        """That the question is answered by these results, in words; None while it is not."""
-        if self.question is None:
-            return None
-        width = self.half_width(records, foresee=foresee)
-        if width > self.question.half_width:
-            return None
-        return f"{self.question} is reached: its 95 % interval is expected to be ± {width:.3g}"
 
     def foreseen(
         self, records: Sequence[TrialRecord], further: Sequence[Proposal]
@@ -109,7 +93,7 @@ class LawDesign:
         return widths
 
     def _is_used(self, proposal: Proposal) -> bool:
-        tokens = self._num_train_tokens
+        tokens = self._ground.num_train_tokens
         return why_no_law_uses(proposal.config, num_train_tokens=tokens) is None
 
     def _named_slopes(self, model: LawModel) -> dict[str, FloatArray]:
@@ -125,7 +109,12 @@ class LawDesign:
         offered = [each for each in offered if self._is_used(each)]
         if not offered:
             return None
-        costs = self._costs(records, offered)
+        costs = added_flops(
+            offered,
+            records,
+            trunk=self.experiment.budget.trunk,
+            most_side_by_side=self._ground.most_side_by_side,
+        )
         candidates = law_runs(offered, across_arms=self.across_arms, costs=costs)
         found = self.belief(records)
         design = found.after_all() if found is not None else prior_design([candidates])
@@ -138,55 +127,3 @@ class LawDesign:
             return self.question.slope(model)[None] / abs(self.question.value(model))
         names = OF_ARMS + (ACROSS_ARMS if self.across_arms else ())
         return np.stack([slope_of(name) / model.values[name] for name in names])
-
-    def _costs(self, records: Sequence[TrialRecord], proposals: Sequence[Proposal]) -> list[float]:
-        """Training FLOPs that each would add; of a pack's members, their share of its time."""
-        longest = _trunks(records) if self.experiment.budget.trunk else {}
-        most = self._most_side_by_side
-        return [
-            proposal.train_flops
-            * (1 - _shared(proposal.config, longest))
-            * share_in_pack(proposal.config, most=most)
-            for proposal in proposals
-        ]
-
-
-def new_shapes(shapes: Sequence[Proposal], records: Sequence[TrialRecord]) -> list[Proposal]:
-    """Shapes that were not tried at any rate or with any seed."""
-    tried = {configuration_key(record.proposal, any_rate=True) for record in records}
-    return [shape for shape in shapes if configuration_key(shape, any_rate=True) not in tried]
-
-
-def repeats(
-    records: Sequence[TrialRecord], repeat: Callable[[TrialRecord, int], Proposal]
-) -> list[Proposal]:
-    """What was tried, in its next data order; ``repeat`` gives a trial other seeds by number."""
-    groups: dict[object, list[TrialRecord]] = {}
-    for record in records:
-        groups.setdefault(configuration_key(record.proposal), []).append(record)
-    return [
-        repeat(group[0], len(group))
-        for group in groups.values()
-        if len(group) <= MOST_REPEATS and (group[0].is_result or is_pending(group[0]))
-    ]
-
-
-def _trunk(config: TrialConfig) -> TrialConfig:
-    return replace(config, tokens=0)
-
-
-def _trunks(records: Sequence[TrialRecord]) -> Mapping[TrialConfig, list[int]]:
-    """Tokens of the trials of every trunk."""
-    found: dict[TrialConfig, list[int]] = {}
-    for record in records:
-        if record.is_result or is_pending(record):
-            config = record.proposal.config
-            found.setdefault(_trunk(config), []).append(config.tokens)
-    return found
-
-
-def _shared(config: TrialConfig, trunks: Mapping[TrialConfig, list[int]]) -> float:
-    """The share of a trial's tokens that the longest shorter trial of its trunk has trained."""
-    shorter = [each for each in trunks.get(_trunk(config), ()) if each <= config.tokens]
-    stable = 1 - config.training.decay_fraction
-    return stable * max(shorter) / config.tokens if shorter else 0.0

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 from search.asked.experiment import Experiment
 from search.belief.rates import RATE, RateModel, RateModels
-from search.design.question import Question
+from search.design.question import GapQuestion, Question
 from search.limits.caps import (
     committed_flops,
     flops_cap_reached,
@@ -23,6 +23,7 @@ from search.limits.caps import (
     spent_hours,
     why_not_start,
 )
+from search.propose.candidates import new_shapes, repeats
 from search.propose.cell_search import CellSearch
 from search.propose.cells import (
     Cell,
@@ -32,8 +33,9 @@ from search.propose.cells import (
     resolve,
 )
 from search.propose.cells import Ground as Ground
-from search.propose.contract import Capped, Done, Next, Proposed, Waiting
-from search.propose.law_design import LawDesign, new_shapes, repeats
+from search.propose.contract import Capped, Done, Next, Proposed, RunDesign, Waiting
+from search.propose.gap_design import GapDesign
+from search.propose.law_design import LawDesign
 from search.propose.pruning import may_prune, why_prune
 from search.propose.rate_trials import next_rate_trial
 from search.propose.replicates import first_replicate, next_replicate, owed_replicates
@@ -73,12 +75,7 @@ class SweepProposer:
             for arm in experiment.arms
         ]
         self._search = CellSearch(experiment, ground)
-        self._design = LawDesign(
-            experiment,
-            question,
-            num_train_tokens=ground.num_train_tokens,
-            most_side_by_side=ground.most_side_by_side,
-        )
+        self._design = run_design(experiment, ground, question)
         self._is_for_law = experiment.search.goal == "law" or question is not None
         self._rates = RateModels()
         self._tuning: dict[tuple[object, ...], Proposal | None] = {}
@@ -94,7 +91,7 @@ class SweepProposer:
         counted = [record for record in records if record.set_aside is None]
         if len(counted) >= self.experiment.trials:
             return Done()
-        enough = self._design.why_enough(counted, foresee=foresee)
+        enough = _why_enough(self._design, counted, foresee=foresee)
         if enough is not None:
             return Done(why=enough)
         known = {record.config_hash for record in counted}
@@ -188,7 +185,7 @@ class SweepProposer:
         self, records: list[TrialRecord], known: set[str], foresee: bool
     ) -> Proposal | None:
         tuned: dict[str, TunedArm] = {}
-        for arm in self.experiment.arms:
+        for arm in dict.fromkeys(cell.arm for cell in self.cells if self._design.needs(cell)):
             stage = self._tune(arm, records, foresee)
             if stage.proposal is not None:
                 return stage.proposal
@@ -392,7 +389,7 @@ class SweepProposer:
     def _by_design(
         self, records: list[TrialRecord], known: set[str], tuned: Mapping[str, TunedArm]
     ) -> Proposal | None:
-        """The run of any cell that tells most of the law for its cost."""
+        """The run of any cell that tells most of what is asked for its cost."""
         shapes = [
             shape
             for cell in self._ready(tuned)
@@ -412,7 +409,11 @@ class SweepProposer:
 
     def _ready(self, tuned: Mapping[str, TunedArm]) -> list[Cell]:
         """Cells that may be searched."""
-        return [cell for cell in self.cells if cell.arm in tuned and cell not in self._exhausted]
+        return [
+            cell
+            for cell in self.cells
+            if cell.arm in tuned and cell not in self._exhausted and self._design.needs(cell)
+        ]
 
     # Rates
 
@@ -457,6 +458,27 @@ class SweepProposer:
             if STEP_SCALE in allowed:
                 allowed[STEP_SCALE] |= set(settings.step_scale_inits)
         return allowed
+
+
+def run_design(experiment: Experiment, ground: Ground, question: Question | None) -> RunDesign:
+    """What chooses the runs for a question, or for all shapes of the law.
+
+    Raises `RequestError` where the experiment cannot answer the question.
+    """
+    if isinstance(question, GapQuestion):
+        return GapDesign(experiment, question, ground)
+    return LawDesign(experiment, ground, question)
+
+
+def _why_enough(design: RunDesign, records: Sequence[TrialRecord], *, foresee: bool) -> str | None:
+    """That a design's question is answered by these results, in words; None while it is not."""
+    question = design.question
+    if question is None:
+        return None
+    width = design.half_width(records, foresee=foresee)
+    if width > question.half_width:
+        return None
+    return f"{question} is reached: its 95 % interval is expected to be ± {width:.3g}"
 
 
 def _turns(records: list[TrialRecord]) -> int:

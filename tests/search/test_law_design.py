@@ -21,8 +21,9 @@ from search.design.question import Question, parse_question
 from search.design.sweep_runs import law_runs
 from search.limits.law_rows import why_no_law_uses
 from search.limits.packs import FEWEST_STEPS, share_in_pack
+from search.propose.candidates import MOST_REPEATS
 from search.propose.contract import Done, Proposed
-from search.propose.law_design import MOST_REPEATS, LawDesign
+from search.propose.law_design import LawDesign
 from search.propose.proposer import SweepProposer
 from search.record.trial import Proposal
 from search.record.trial_records import TrialRecord
@@ -111,7 +112,7 @@ def test_a_harder_question_takes_more_runs() -> None:
 
 def test_what_further_runs_tell_is_foreseen(whole) -> None:
     asked = for_law(trials=110)
-    design = LawDesign(asked, num_train_tokens=None)
+    design = LawDesign(asked, GROUND)
     proposals = [each.proposal for each in whole]
     widths = design.foreseen(whole[:60], proposals[60:])
     assert len(widths) == len(whole) - 60 + 1
@@ -150,7 +151,7 @@ def test_a_pack_makes_small_runs_cheap() -> None:
 
 
 def test_a_design_begins_where_no_run_is_one_that_a_law_uses(whole) -> None:
-    design = LawDesign(for_law(), num_train_tokens=None)
+    design = LawDesign(for_law(), GROUND)
     offered = [each.proposal for each in whole[:20]]
     assert design.choose([], offered) in offered
     assert design.choose([], []) is None
