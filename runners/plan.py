@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from runners.ground import most_side_by_side, prepare_ground, resolve_device
 from runners.machine.disk import find_shortage, sweep_bytes
@@ -30,8 +30,8 @@ from search.propose.set_aside import set_aside_in_words
 from search.propose.tuning import STEP_SCALE
 from search.record.homes import require_plain
 from search.record.ledger import FILE_NAME, Ledger, Throughput, TrialRecord
-from search.record.trial import Outcome, Proposal, TrialState
-from search.record.trial_records import is_pending
+from search.record.trial import Outcome, Proposal
+from search.record.trial_records import is_pending, planned_record
 from spaces.arms.contract import shape_in_words
 from spaces.errors import RequestError
 from spaces.shown import Block, Shown, Table
@@ -232,7 +232,7 @@ def _plan(proposer: SweepProposer, known: _Known, corpus: Corpus) -> Plan:
     while isinstance(answer := proposer.next(records, foresee=True), Proposed):
         for proposal in answer.proposals:
             outcome = _usable(known.accepted(proposal.config_hash), proposer, proposal)
-            record = _imagined(proposal, outcome, number=len(records))
+            record = planned_record(proposal, number=len(records), known=outcome)
             fate: Fate = "open" if proposer.depends_on_results(proposal, records) else "new"
             why = _why(proposal, experiment)
             if outcome is not None:
@@ -346,20 +346,3 @@ def _hours_cap(experiment: Experiment, trials: list[PlannedTrial], spent: float)
     """Whether the predicted time reaches the cap of worker-hours."""
     seconds = [each.seconds or 0.0 for each in trials if each.fate in TO_RUN]
     return hours_cap_reached(experiment.limits, spent + sum(seconds) / SECONDS_PER_HOUR)
-
-
-def _imagined(proposal: Proposal, known: Outcome | None, *, number: int) -> TrialRecord:
-    """The record that a sweep would begin with, given what this home knows of the identity."""
-    state: TrialState = "queued"
-    if known is not None:
-        state = "reused" if known.status == "complete" else cast(TrialState, known.status)
-    return TrialRecord(
-        number=number,
-        proposal=proposal,
-        state=state,
-        set_aside=None,
-        attempts=(),
-        outcome=known,
-        accepted_at=None,
-        mlflow_run_id=None,
-    )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from search.asked.experiment import Experiment
 from search.design.information import Design, slope_of, slope_of_exponent
+from search.design.question import GapQuestion, LawQuestion
 from search.design.sweep_runs import belief
 from search.limits.law_rows import why_no_law_uses
+from search.propose.cells import Ground
 from search.propose.coverage import log_size
-from search.record.trial import Proposal
+from search.propose.gap_design import GapDesign
+from search.record.trial import Proposal, family_of
 from search.record.trial_records import TrialRecord
 
 COVERED = (0.36, 2.8)
@@ -20,6 +25,9 @@ WIDE = 0.25
 """A relative half-width beyond which a parameter says little."""
 HOPELESS = 1.0
 """From here on it says nothing: the certificate refuses."""
+
+BEYOND = 4.0
+"""Of the largest budget: where a law's prediction is looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +61,9 @@ class LawExpectation:
     """Relative scatter of a loss around the law."""
     expected: tuple[Expected, ...]
     """Empty where there are too few runs."""
+    prediction: tuple[float, float] | None
+    """Training FLOPs beyond the budgets, and the relative half-width of the loss that the law
+    predicts for the best size there; None where it predicts nothing, and across arms."""
     uncovered: tuple[str, ...]
     """Budgets whose sizes do not reach a third or three times the expected best one, in words."""
 
@@ -95,8 +106,11 @@ def _expectation(
         if why_no_law_uses(record.proposal.config, num_train_tokens=num_train_tokens) is None
     ]
     expected: tuple[Expected, ...] = ()
+    prediction = None
     if known is not None:
         expected = _expected(known.after_all(), across_arms=across_arms)
+        if expected and not across_arms:
+            prediction = _prediction(known.after_all())
     return LawExpectation(
         law=law,
         family=family,
@@ -104,6 +118,7 @@ def _expectation(
         results=0 if known is None else len(known.results),
         noise=math.nan if known is None else known.noise.own,
         expected=expected,
+        prediction=prediction,
         uncovered=() if across_arms else _uncovered(usable),
     )
 
@@ -120,6 +135,42 @@ def _expected(design: Design, *, across_arms: bool) -> tuple[Expected, ...]:
         for name, value, slope in rows
     ]
     return tuple(found) if any(math.isfinite(each.half_width) for each in found) else ()
+
+
+def _prediction(design: Design) -> tuple[float, float] | None:
+    flops = BEYOND * max(budget for budget, _ in design.runs.orders)
+    asked = LawQuestion(name="loss", at_flops=flops, half_width=1.0)
+    relative = design.half_width(asked.slope(design.model)) / asked.value(design.model)
+    return (flops, relative) if math.isfinite(relative) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpectedGap:
+    """How well two arms' gap at a budget will be known."""
+
+    one: str
+    other: str
+    train_flops: float
+    half_width_nats: float
+    """Of its 95 % interval."""
+
+
+def expected_gaps(
+    experiment: Experiment, ground: Ground, records: Sequence[TrialRecord]
+) -> list[ExpectedGap]:
+    """Every two arms of two families at every budget where these runs will tell their gap."""
+    found = []
+    for one, other in itertools.combinations(experiment.arms, 2):
+        if family_of(one) == family_of(other):
+            continue
+        for flops in sorted(map(float, experiment.budget.train_flops)):
+            asked = GapQuestion(one=one, other=other, at_flops=flops, half_width=math.inf)
+            width = GapDesign(experiment, asked, ground).half_width(records, foresee=True)
+            if math.isfinite(width):
+                found.append(
+                    ExpectedGap(one=one, other=other, train_flops=flops, half_width_nats=width)
+                )
+    return found
 
 
 def _uncovered(runs: Sequence[Proposal]) -> tuple[str, ...]:

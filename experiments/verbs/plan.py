@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from analysis.sweep.expectations import LawExpectation, expectations
+from analysis.sweep.expectations import ExpectedGap, LawExpectation, expectations, expected_gaps
+from analysis.sweep.settling import change_in_words, smallest_change
 from experiments.command import print_json, talk
 from experiments.foreseeing import NextRuns, next_runs
 from experiments.setup import ExperimentOptions, json_number, parse_experiment_options
@@ -33,6 +34,9 @@ class PlanOptions(ExperimentOptions):
     power: str | None = None
     """A question, such as "phi +- 0.05" (also alpha, beta, omega, a, loss@FLOPs) or "gap(dual,
     standard)@1e15 +- 0.01": the cheapest runs that are expected to answer it."""
+    mend: bool = False
+    """Look for the cheapest change of sizes, trials, budgets and text after which most laws are
+    expected to stand; takes a few seconds."""
 
 
 def run(argv: list[str]) -> int:
@@ -41,23 +45,37 @@ def run(argv: list[str]) -> int:
     found = plan(experiment, options.home, price=options.price)
     for note in found.notes:
         talk(note)
-    laws = expectations(
-        [each.record for each in found.trials],
-        num_train_tokens=found.corpus.num_train_tokens,
-    )
+    records = [each.record for each in found.trials]
+    laws = expectations(records, num_train_tokens=found.corpus.num_train_tokens)
+    gaps = expected_gaps(experiment, found.ground, records)
+    stands = all(law.verdict == "stands" for law in laws)
+    change = None
+    if options.mend and not stands:
+        change = smallest_change(experiment, found.ground, records)
     asked = None
     if options.power is not None:
         most = min(MOST_TIMES * experiment.trials, MOST_TRIALS)
         larger = experiment.model_copy(update={"trials": most})
         asked = next_runs(larger, options.home, parse_question(options.power))
     if options.json:
-        laws_said = {"expected": [asdict(law) | {"verdict": law.verdict} for law in laws]}
+        laws_said = {
+            "expected": [asdict(law) | {"verdict": law.verdict} for law in laws],
+            "expected_gaps": [asdict(gap) for gap in gaps],
+            "change": None if change is None else change.to_dict(),
+        }
         said = {} if asked is None else {"power": _power_document(asked)}
         print_json(plan_document(found) | {"text": found.corpus.sizes()} | laws_said | said)
     else:
         print_plan(found)
         print(found.corpus.describe_sizes())
         _print_expectations(laws, found)
+        if gaps:
+            print(f"gaps of arms at a budget, 95 % half-widths in nats: {_gaps_in_words(gaps)}")
+        if not stands and not options.mend:
+            print("--mend looks for the cheapest change after which most laws would stand")
+        if change is not None:
+            asked_flops = float(sum(each.proposal.train_flops for each in records))
+            print(change_in_words(change, asked_flops))
         if asked is not None:
             print(_power_text(asked))
     return 0
@@ -192,6 +210,9 @@ def _print_expectations(laws: Sequence[LawExpectation], found: Plan) -> None:
         widths = ", ".join(
             f"{each.name} {each.value:.2g} ± {each.half_width:.2g}" for each in law.expected
         )
+        if law.prediction is not None:
+            flops, relative = law.prediction
+            widths += f", loss at {flops:.3g} FLOPs ± {relative:.2g} of itself"
         said = {"stands": "stands", "wide": "wide intervals", "no law": "no law will come out"}
         print(
             f"  {law.family}, {law.law}, {law.runs} runs, by {rests}: {said[law.verdict]}"
@@ -204,6 +225,19 @@ def _print_expectations(laws: Sequence[LawExpectation], found: Plan) -> None:
                 f'{min(widths_asked)} and {max(widths_asked)}; search.goal = "law" asks for '
                 f"sizes from a quarter to four times the best where the axes have them"
             )
+
+
+def _gaps_in_words(gaps: Sequence[ExpectedGap]) -> str:
+    """The narrowest and the widest of every two arms, and where."""
+    pairs: dict[tuple[str, str], list[ExpectedGap]] = {}
+    for gap in gaps:
+        pairs.setdefault((gap.one, gap.other), []).append(gap)
+    words = []
+    for (one, other), mine in pairs.items():
+        widths = [each.half_width_nats for each in mine]
+        span = f"{min(widths):.2g}" if len(mine) == 1 else f"{min(widths):.2g} to {max(widths):.2g}"
+        words.append(f"{one} and {other} {span} ({len(mine)} budgets)")
+    return "; ".join(words)
 
 
 def _row(each: PlannedTrial) -> list[str]:

@@ -52,7 +52,7 @@ class GapDesign:
     def half_width(self, records: Sequence[TrialRecord], *, foresee: bool = False) -> float:
         """As the contract says."""
         done, pending = self._parted(records)
-        if not done:
+        if not done and not foresee:
             return math.inf
         runs = self._runs([each.proposal for each in (done + pending if foresee else done)])
         return half_width(runs, self._belief(records, done))

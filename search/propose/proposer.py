@@ -286,20 +286,20 @@ class SweepProposer:
 
     def _repeat(self, original: TrialRecord, number: int, known: set[str]) -> Proposal:
         """A trial again, with the first seeds from a number on that are new."""
-        config, cell = original.proposal.config, cell_of(original.proposal)
-        for seed in itertools.count(number):
-            proposal = resolve(
-                self.experiment,
-                self.ground,
-                cell,
-                original.proposal.axes,
-                purpose="replicate",
-                init_seed=config.init_seed + seed,
-                data_seed=config.data_seed + seed,
-            )
-            if proposal.config_hash not in known:
-                break
-        return proposal
+        again = (self._in_order(original.proposal, seed) for seed in itertools.count(number))
+        return next(each for each in again if each.config_hash not in known)
+
+    def _in_order(self, shape: Proposal, number: int) -> Proposal:
+        """A shape with seeds so many beyond its own."""
+        return resolve(
+            self.experiment,
+            self.ground,
+            cell_of(shape),
+            shape.axes,
+            purpose="replicate",
+            init_seed=shape.config.init_seed + number,
+            data_seed=shape.config.data_seed + number,
+        )
 
     # Search
 
@@ -399,7 +399,22 @@ class SweepProposer:
         ]
         offered = new_shapes(shapes, records)
         offered += repeats(records, lambda first, number: self._repeat(first, number, known))
-        return self._design.choose(records, offered)
+        found = self._design.choose(records, offered)
+        if found is None or found.purpose == "replicate":
+            return found
+        orders = [found, *self._in_other_orders(found, records, known)]
+        return self._design.choose(records, orders) or found
+
+    def _in_other_orders(
+        self, shape: Proposal, records: list[TrialRecord], known: set[str]
+    ) -> list[Proposal]:
+        """A new shape in the further data orders that its budget has, so that what one order does
+        to all losses is not all that a law rests on."""
+        first = shape.config.data_seed
+        mine = [each.proposal for each in records if cell_of(each.proposal).budget == shape.budget]
+        orders = sorted({each.config.data_seed - first for each in mine} - {0})
+        again = (self._in_order(shape, number) for number in orders if number > 0)
+        return [each for each in again if each.config_hash not in known]
 
     def _by_cell(self, records: list[TrialRecord]) -> dict[Cell, list[TrialRecord]]:
         by_cell: dict[Cell, list[TrialRecord]] = {cell: [] for cell in self.cells}

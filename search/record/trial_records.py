@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from search.record.evaluations import Evaluation
 from search.record.trial import CurvePoint, Outcome, Proposal, TrialState
@@ -164,3 +164,20 @@ def loss_of(record: TrialRecord) -> float:
     assert record.outcome is not None
     assert record.outcome.loss_nats is not None
     return record.outcome.loss_nats
+
+
+def planned_record(proposal: Proposal, *, number: int, known: Outcome | None = None) -> TrialRecord:
+    """The record that a sweep would begin with, given what its home knows of the identity."""
+    state: TrialState = "queued"
+    if known is not None:
+        state = "reused" if known.status == "complete" else cast(TrialState, known.status)
+    return TrialRecord(
+        number=number,
+        proposal=proposal,
+        state=state,
+        set_aside=None,
+        attempts=(),
+        outcome=known,
+        accepted_at=None,
+        mlflow_run_id=None,
+    )

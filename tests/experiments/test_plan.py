@@ -165,3 +165,14 @@ def test_a_home_that_no_sweep_could_use_is_not_planned_in(file, tmp_path, capfd)
     assert run(["plan", str(file), "--home", str(tmp_path / "a?b")]) == 2
     assert "use another --home" in capfd.readouterr().err
     assert not (tmp_path / "a?b").exists()
+
+
+def test_plan_names_what_would_mend_its_laws(file, folder, ground, capfd):
+    words = ("plan", str(file), "--home", str(folder / "home"))
+    assert run([*words]) == 0
+    assert "--mend looks for the cheapest change" in capfd.readouterr().out
+    change = run_json(capfd, *words, "--mend")["change"]
+    assert change["changes"]
+    assert change["train_flops"] > 0
+    assert run([*words, "--mend"]) == 0
+    assert "; ".join(change["changes"]) in capfd.readouterr().out
