@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import polars as pl
 
@@ -22,6 +21,19 @@ from spaces.model import LanguageModel
 
 Scorer = Callable[[Sequence[Request]], Likelihoods]
 """Requests to their likelihoods."""
+
+
+COLUMNS = (
+    "item",
+    "group",
+    "label",
+    "is_cut",
+    "answer",
+    "log_likelihood",
+    "unconditional",
+    "is_greedy",
+)
+"""Of questions, in order."""
 
 
 def score_task(
@@ -81,27 +93,41 @@ def _choices(
     choices: Sequence[Choice], scorer: Scorer, tokenizer: TextTokenizer, *, context_length: int
 ) -> pl.DataFrame:
     pairs: list[Pair] = []
-    for choice in choices:
+    items: list[int] = []
+    alone: list[bool] = []
+    for item, choice in enumerate(choices):
+        count = len(choice.answers)
         pairs += zip(choice.contexts, choice.answers, strict=True)
+        times = 1
         if choice.has_one_context:
             pairs += [("", answer) for answer in choice.answers]
+            times = 2
+        items += [item] * (count * times)
+        alone += [False] * count + [True] * (count * (times - 1))
     requests = pair_requests(pairs, tokenizer, context_length=context_length)
     found = scorer(requests)
-    sums, greedy = found.log_likelihoods.tolist(), found.are_greedy.tolist()
-    rows, start = [], 0
-    for choice in choices:
-        middle = start + len(choice.answers)
-        end = middle + (len(choice.answers) if choice.has_one_context else 0)
-        row: dict[str, Any] = {
-            "item": choice.name,
-            "group": choice.group,
-            "label": choice.label,
-            "is_cut": any(request.is_cut for request in requests[start:middle]),
-            "answer": list(choice.answers),
-            "log_likelihood": sums[start:middle],
-            "unconditional": sums[middle:end] or None,
-            "is_greedy": greedy[start:middle],
+    said = pl.DataFrame(
+        {
+            "place": items,
+            "is_alone": alone,
+            "answer": [answer for _, answer in pairs],
+            "is_cut": [request.is_cut for request in requests],
+            "log_likelihood": found.log_likelihoods,
+            "is_greedy": found.are_greedy,
+        },
+        schema_overrides={"place": pl.Int64},
+    )
+    conditional = said.filter(~pl.col("is_alone")).group_by("place", maintain_order=True)
+    unconditional = said.filter("is_alone").group_by("place", maintain_order=True)
+    about = pl.DataFrame(
+        {
+            "item": [choice.name for choice in choices],
+            "group": [choice.group for choice in choices],
+            "label": [choice.label for choice in choices],
         }
-        rows.append(row)
-        start = end
-    return pl.DataFrame(rows, schema_overrides={"unconditional": pl.List(pl.Float64)})
+    ).with_columns(place=pl.int_range(pl.len()))
+    answers = conditional.agg(pl.col("is_cut").any(), "answer", "log_likelihood", "is_greedy")
+    by_itself = unconditional.agg(unconditional="log_likelihood")
+    together = about.join(answers, on="place", maintain_order="left")
+    together = together.join(by_itself, on="place", how="left", maintain_order="left")
+    return together.select(COLUMNS)

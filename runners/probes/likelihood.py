@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -100,7 +101,7 @@ def likelihoods(
     model: LanguageModel, requests: Sequence[Request], *, say: Say = lambda done, count: None
 ) -> Likelihoods:
     """The likelihood of every request; equal ones are computed once."""
-    different = sorted(set(requests), key=lambda each: (-len(each.tokens), each.tokens))
+    different = sorted(dict.fromkeys(requests), key=lambda each: len(each.tokens), reverse=True)
     places = {request: place for place, request in enumerate(different)}
     device = model.head.weight.device
     batches = _batches(different, TOKENS_AT_ONCE[device.type])
@@ -132,15 +133,14 @@ def _batch(
     model: LanguageModel, batch: Sequence[Request], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Sums of log-probabilities (float64) and whether all are the greatest, of each request."""
-    longest = len(batch[0].tokens)
-    tokens_BT = np.zeros((len(batch), longest), dtype=np.int64)
-    scored_BT = np.zeros((len(batch), longest), dtype=bool)
-    for row, request in enumerate(batch):
-        length = len(request.tokens)
-        tokens_BT[row, :length] = request.tokens
-        scored_BT[row, length - request.num_scored : length] = True
-    tokens = torch.from_numpy(tokens_BT).to(device)
-    rows_M, columns_M = (torch.from_numpy(each).to(device) for each in np.nonzero(scored_BT))
+    lengths_B1 = np.array([[len(request.tokens)] for request in batch])
+    scored_B1 = np.array([[request.num_scored] for request in batch])
+    places_T = np.arange(len(batch[0].tokens))
+    tokens_BT = np.zeros((len(batch), len(places_T)), dtype=np.int64)
+    there_BT = places_T < lengths_B1
+    tokens_BT[there_BT] = list(chain.from_iterable(request.tokens for request in batch))
+    found = np.nonzero(there_BT & (places_T >= lengths_B1 - scored_B1))
+    tokens, rows_M, columns_M = (_on(device, each) for each in (tokens_BT, *found))
     hidden_BTD = model.hidden(tokens[:, :-1])
     targets_M = tokens[rows_M, columns_M]
     values, best = _log_probabilities(model, hidden_BTD[rows_M, columns_M - 1], targets_M)
@@ -149,6 +149,14 @@ def _batch(
     total_B.index_add_(0, rows_M, values.double())
     misses_B.index_add_(0, rows_M, (best != targets_M).long())
     return total_B, misses_B == 0
+
+
+def _on(device: torch.device, array: np.ndarray) -> Tensor:
+    """On the device, without waiting for it."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 LOGITS_AT_ONCE = 1 << 24

@@ -48,7 +48,8 @@ class Choice:
     @property
     def has_one_context(self) -> bool:
         """Whether all answers follow the same words, and some do."""
-        return len(set(self.contexts)) == 1 and self.contexts[0] != ""
+        first = self.contexts[0]
+        return first != "" and all(context == first for context in self.contexts)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -109,16 +109,19 @@ class LibraryTokenizer:
         texts = [document.decode() for document in documents]
         encodings = self._library.encode_batch_fast(texts, add_special_tokens=False)
         dtype = token_dtype(self.vocab_size)
-        for document, encoding in zip(documents, encodings, strict=True):
-            ids = np.asarray(encoding.ids, dtype=dtype)
-            num_bytes = int(self._num_bytes[ids].sum())
-            if num_bytes != len(document):
+        ids = [np.asarray(encoding.ids, dtype=dtype) for encoding in encodings]
+        ends = np.cumsum([len(each) for each in ids], dtype=np.int64)
+        bytes_up_to = np.cumsum(self._num_bytes[np.concatenate(ids)] if ids else [], dtype=np.int64)
+        bytes_up_to = np.concatenate([[0], bytes_up_to])[ends]
+        num_bytes = np.diff(bytes_up_to, prepend=0)
+        for document, each, found in zip(documents, ids, num_bytes.tolist(), strict=True):
+            if found != len(document):
                 raise RequestError(
                     f"tokenizer {self._name} must keep every byte, but a document of "
-                    f"{len(document)} bytes became tokens of {num_bytes}; use a byte-level BPE "
+                    f"{len(document)} bytes became tokens of {found}; use a byte-level BPE "
                     f"without normaliser or added prefix space, or the tokenizer 'bytes'"
                 )
-            yield ids
+            yield each
 
     def token_num_bytes(self) -> npt.NDArray[np.int32]:
         """Bytes per id: one per character of the byte-level alphabet; 0 for special tokens."""
