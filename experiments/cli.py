@@ -18,6 +18,7 @@ VERBS = {
     "sweep": "run an experiment, or go on with it: the same command resumes",
     "status": "what runs, what failed and why, FLOPs spent and counted",
     "best": "the best configurations per budget, and the link that opens them in the MLflow UI",
+    "ablation": 'what each choice does beside the base, seed by seed (search.goal = "ablation")',
     "fit": "scaling laws with intervals and certificates; also on any table: --table points.csv",
     "report": "one HTML page of a sweep that needs no network: answer, figures, laws, checklist",
     "evaluate": "what a trained run knows: bits per byte and multiple choice, from local files",

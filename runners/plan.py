@@ -23,7 +23,8 @@ from search.design.question import Question
 from search.limits.caps import SECONDS_PER_HOUR, hours_cap_reached, spent_hours
 from search.limits.feasibility import predicted_memory_bytes
 from search.limits.forecast import predicted_seconds
-from search.propose.cells import Ground
+from search.propose.ablation import base_point, varied
+from search.propose.cells import Ground, cell_axes
 from search.propose.contract import Capped, Done, Proposed
 from search.propose.proposer import SweepProposer
 from search.propose.set_aside import set_aside_in_words
@@ -320,6 +321,10 @@ def _fate(record: TrialRecord) -> tuple[Fate, str]:
 
 def _why(proposal: Proposal, experiment: Experiment) -> str:
     """What a new trial is for."""
+    if experiment.search.goal == "ablation":
+        base = base_point(proposal.arm, cell_axes(experiment, proposal.arm))
+        seed = proposal.config.data_seed
+        return f"ablation: {varied(proposal.axes, base)}, data seed {seed}"
     if proposal.purpose == "baseline":
         return "baseline of its arm"
     if proposal.purpose == "tuning":

@@ -48,6 +48,9 @@ class Axis:
     experiment that says nothing else tries ``freed`` values."""
     freed: tuple[Any, ...] = ()
     """See ``freed_by``."""
+    optional: bool = False
+    """Whether it is an axis only of experiments that give it values; elsewhere the architecture or
+    the recipe says what holds, and no point has it."""
     only_with: tuple[str, Any] | None = None
     """Another axis, and the value of it without which this one means nothing."""
     read: Callable[[Architecture], AxisValue | None] | None = None

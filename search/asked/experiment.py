@@ -65,6 +65,8 @@ class Experiment(Settings):
     @property
     def replicates_per_budget(self) -> int:
         """Trials of each budget that repeat others with other seeds."""
+        if self.search.goal == "ablation":  # which repeats everything alike
+            return 0
         asked = self.search.replicates_per_budget
         if asked is not None:
             return asked
@@ -79,6 +81,15 @@ class Experiment(Settings):
                 f"search.replicates_per_budget = {self.replicates_per_budget} over "
                 f"{len(self.budget.train_flops)} budgets takes all of the {self.trials} trials; "
                 f"ask for more trials or fewer replicates"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _an_ablation_changes_nothing_else(self) -> Self:
+        if self.search.goal == "ablation" and self.tuning.learning_rate_multipliers:
+            raise ValueError(
+                'search.goal = "ablation" compares choices at one rate; leave [tuning] out, or '
+                "give rates as axes.learning_rate_multiplier"
             )
         return self
 

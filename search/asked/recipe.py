@@ -86,6 +86,7 @@ def recipe(
         grad_clip=settings.grad_clip,
         ponder_penalty=settings.ponder_penalty,
         gate_entropy_penalty=settings.gate_entropy_penalty,
+        gate_balance_penalty=settings.gate_balance_penalty,
         precision=precision,
         parametrization=settings.rule().at(architecture),
     )

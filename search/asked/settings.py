@@ -353,6 +353,9 @@ class TrainingSettings(Settings):
     """Weight of the expected number of loops."""
     gate_entropy_penalty: SignedPenalty = 0.0
     """Weight of the mean gate entropy."""
+    gate_balance_penalty: Penalty = 0.0
+    """Weight of the gates' imbalance: the squared distance of a sequence's mean deep share from a
+    half, as a mean over layers."""
     precision: Literal["auto"] | Precision = "auto"
     """auto: bfloat16 on a GPU, float32 on a CPU."""
     eval_sequences: Count = 512
@@ -445,7 +448,7 @@ def _expanded(path: Path) -> Path:
         raise ValueError(f"names a home folder that is not known: {error}") from None
 
 
-Goal = Literal["law", "best", "both"]
+Goal = Literal["law", "best", "both", "ablation"]
 
 
 class SearchSettings(Settings):
@@ -453,7 +456,8 @@ class SearchSettings(Settings):
 
     goal: Goal = "both"
     """law: sizes from a quarter to four times the expected best one of every arm and budget, which
-    is what laws need; best: wherever a low loss is expected; both: five sizes, then the best."""
+    is what laws need; best: wherever a low loss is expected; both: five sizes, then the best;
+    ablation: every value of every axis alone beside the first ones, all on the same seeds."""
     sampler: Sampler = "tpe"
     """Optuna's TPE or GP, random, quasi-random, or the whole grid in order."""
     startup_trials: Count = 6

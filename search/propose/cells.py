@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from search.asked.experiment import Experiment
 from search.asked.recipe import learning_rate, recipe
 from search.limits.feasibility import broken_limits
-from search.record.trial import Precision, Proposal, Purpose, TrialConfig
+from search.record.trial import Precision, Proposal, Purpose, TrainingRecipe, TrialConfig
 from spaces.architecture import CommonFields
 from spaces.arms.contract import Arm, find_arm
 from spaces.axes import LEARNING_RATE_MULTIPLIER, Axis, AxisValue
@@ -58,7 +59,11 @@ def cell_of(proposal: Proposal) -> Cell:
 
 def cell_axes(experiment: Experiment, arm: str) -> dict[str, tuple[AxisValue, ...]]:
     """The axes that an arm has, with the experiment's values; axes it lacks are absent."""
-    axes = find_arm(arm).axes[experiment.budget.solve]
+    axes = [
+        axis
+        for axis in find_arm(arm).axes[experiment.budget.solve]
+        if not axis.optional or experiment.axes.says(axis.name)
+    ]
     values = {axis.name: axis.admitted(_asked(experiment, arm, axis)) for axis in axes}
     return {
         axis.name: values[axis.name]
@@ -114,6 +119,7 @@ def resolve(
         multiplier=float(axes[LEARNING_RATE_MULTIPLIER.name]),
         precision=ground.precision,
     )
+    training = replace(training, **_trained_as(cell.arm, axes))
     config = TrialConfig(
         architecture=solution.architecture,
         tokens=solution.tokens,
@@ -133,6 +139,13 @@ def resolve(
         nominal_alpha=solution.nominal_alpha,
         attained_alpha=solution.attained_alpha,
     )
+
+
+def _trained_as(arm: str, axes: Mapping[str, AxisValue]) -> dict[str, Any]:
+    """Fields of the recipe that a point of the axes sets by itself."""
+    optional = {axis.name for axis in find_arm(arm).all_axes() if axis.optional}
+    names = {each.name for each in fields(TrainingRecipe)} & optional & axes.keys()
+    return {name: axes[name] for name in sorted(names)}
 
 
 def at_rate(experiment: Experiment, proposal: Proposal, multiplier: float) -> Proposal:

@@ -23,6 +23,7 @@ from search.limits.caps import (
     spent_hours,
     why_not_start,
 )
+from search.propose.ablation import ablation_points
 from search.propose.candidates import new_shapes, repeats
 from search.propose.cell_search import CellSearch
 from search.propose.cells import (
@@ -139,6 +140,8 @@ class SweepProposer:
 
     def depends_on_results(self, proposal: Proposal, records: Sequence[TrialRecord]) -> bool:
         """Whether results still to come would change what is proposed after these records."""
+        if self.experiment.search.goal == "ablation":
+            return False
         if proposal.purpose == "replicate":
             return True
         settings = self.experiment.search
@@ -184,6 +187,8 @@ class SweepProposer:
     def _by_stage(
         self, records: list[TrialRecord], known: set[str], foresee: bool
     ) -> Proposal | None:
+        if self.experiment.search.goal == "ablation":
+            return self._next_of_ablation(known)
         tuned: dict[str, TunedArm] = {}
         for arm in dict.fromkeys(cell.arm for cell in self.cells if self._design.needs(cell)):
             stage = self._tune(arm, records, foresee)
@@ -202,6 +207,22 @@ class SweepProposer:
         if found is None and len(self._exhausted) == len(self.cells):
             return self._last_stage(records, known, checks, repeats)
         return found
+
+    def _next_of_ablation(self, known: set[str]) -> Proposal | None:
+        """The next variant that is new, seed by seed."""
+        found = [
+            (cell, point)
+            for cell in self.cells
+            for point in ablation_points(cell.arm, cell_axes(self.experiment, cell.arm))
+        ]
+        shapes = [self._search.attempt(cell, point, purpose="search") for cell, point in found]
+        there = [shape for shape in shapes if shape is not None]
+        if not there:
+            raise RequestError(
+                f"no trial fits this experiment: {next(iter(self._search.why_not.values()))}"
+            )
+        again = (self._in_order(shape, n) for n in itertools.count(1) for shape in there)
+        return next(each for each in itertools.chain(there, again) if each.config_hash not in known)
 
     def _tune(self, arm: str, records: list[TrialRecord], foresee: bool) -> Stage:
         settings = self.experiment.tuning

@@ -58,6 +58,7 @@ def configuration_numbers(proposal: Proposal) -> dict[str, int | float]:
         "effective_depth": a.effective_depth,
         "d_model": a.d_model,
         **find_arm(a.arm).numbers(a),
+        **_optional_axes(proposal),
         "alpha": proposal.attained_alpha,
         "peak_learning_rate": config.training.learning_rate,
         "batch_sequences": config.training.batch_sequences,
@@ -69,6 +70,12 @@ def configuration_numbers(proposal: Proposal) -> dict[str, int | float]:
     numbers |= {f"parameters_{part}": number for part, number in parts.items()}
     numbers |= {"parameters_non_embedding": total - parts["embedding"] - parts["head"]}
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _optional_axes(proposal: Proposal) -> dict[str, float]:
+    """Those that the experiment named: they are in no arm's own numbers."""
+    optional = [axis.name for axis in find_arm(proposal.arm).all_axes() if axis.optional]
+    return {name: float(proposal.axes[name]) for name in optional if name in proposal.axes}
 
 
 def outcome_numbers(outcome: Outcome | None) -> dict[str, float]:

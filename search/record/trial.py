@@ -61,6 +61,8 @@ class TrainingRecipe:
     """Weight of the expected number of loops (per layer and token) in the loss."""
     gate_entropy_penalty: float = 0.0
     """Weight of the mean gate entropy (nats) in the loss."""
+    gate_balance_penalty: float = added(as_before=0.0)
+    """Weight of the mean imbalance of the gates in the loss."""
     precision: Precision = "float32"
     """Arithmetic of the matrix products; parameters and optimizer stay float32."""
     parametrization: ResolvedParametrization = added(as_before=STANDARD)

@@ -9,6 +9,7 @@ from spaces.arms.dual_path import (
     ALPHA,
     DEEP_MULTIPLIER,
     GATE_MODE,
+    GATE_TRAINING,
     NUM_LOOPS,
     TRAINED,
     WIDE_MULTIPLIER,
@@ -18,7 +19,7 @@ from spaces.arms.routing import EXPECTED_LOOPS, GATES, ROUTER_LOGITS
 from spaces.axes import D_MODEL, NUM_LAYERS, Axis, SolveMode
 
 _SHAPE = (NUM_LAYERS, D_MODEL)
-_TRAINED = (*TRAINED, GATE_MODE)
+_TRAINED = (*TRAINED, GATE_MODE, *GATE_TRAINING)
 
 
 class Dual(DualPathArm):

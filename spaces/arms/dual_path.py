@@ -80,6 +80,33 @@ GATE_MODE = Axis(
     choices=get_args(GateMode),
 )
 
+GATE_BIAS_INIT = Axis(
+    name="gate_bias_init",
+    doc="Start of the gates' biases; 0 opens each gate half.",
+    values=(0.0,),
+    role="common",
+    scale="linear",
+    optional=True,
+)
+GATE_ENTROPY_PENALTY = Axis(
+    name="gate_entropy_penalty",
+    doc="Weight of the mean gate entropy (nats) in the loss.",
+    values=(0.0,),
+    role="training",
+    scale="linear",
+    optional=True,
+)
+GATE_BALANCE_PENALTY = Axis(
+    name="gate_balance_penalty",
+    doc="Weight of the gates' imbalance in the loss.",
+    values=(0.0,),
+    role="training",
+    scale="linear",
+    optional=True,
+)
+GATE_TRAINING = (GATE_BIAS_INIT, GATE_ENTROPY_PENALTY, GATE_BALANCE_PENALTY)
+"""Axes of gates that an experiment has where it says so."""
+
 TRAINED = (LEARNING_RATE_MULTIPLIER, STEP_SCALE_INIT)
 """Axes of every arm with trained step scales, after those of its shape."""
 
@@ -209,8 +236,9 @@ class DualPathArm(Arm):
     def penalties(
         self, architecture: Architecture, readings: Readings, charges: Mapping[str, float]
     ) -> Iterator[tuple[float, Tensor]]:
-        """Expected loops, and entropy of the gates (nats), as means over layers and tokens."""
-        from spaces.parts.gate import deep_share_entropy
+        """Expected loops, and entropy (nats) and imbalance of the gates, as means over layers and
+        tokens."""
+        from spaces.parts.gate import deep_share_entropy, imbalance
         from spaces.parts.router import expected_loops
 
         if charges.get("ponder_penalty") and "loop_weights_LBTK" in readings:
@@ -218,6 +246,8 @@ class DualPathArm(Arm):
         if charges.get("gate_entropy_penalty") and "gates_LBT2" in readings:
             entropy = deep_share_entropy(readings["gates_LBT2"])
             yield charges["gate_entropy_penalty"], entropy.mean()
+        if charges.get("gate_balance_penalty") and "gates_LBT2" in readings:
+            yield charges["gate_balance_penalty"], imbalance(readings["gates_LBT2"]).mean()
 
     def read(self, readings: Readings) -> dict[str, Tensor]:
         """How gates and routers route, where there are any."""

@@ -51,3 +51,11 @@ def deep_share_entropy(gates_LBT2: Tensor) -> Tensor:
     share = deep_share(gates_LBT2)
     entropy: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
     return entropy
+
+
+def imbalance(gates_LBT2: Tensor) -> Tensor:
+    """``(m - 1/2)^2`` of the mean deep share m over the tokens of a sequence, L x B: 0 where both
+    paths are used alike, 1/4 where one is used alone. A sequence's own, so that it does not depend
+    on how a batch is split."""
+    mean_LB = deep_share(gates_LBT2).mean(dim=-1)
+    return (mean_LB - 0.5).square()
