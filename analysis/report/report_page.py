@@ -1,4 +1,4 @@
-"""How does a report become one file? The only module that knows jinja2.
+"""How does a report become one file?
 
 Whatever users named is escaped; nothing is loaded from anywhere, which the page itself forbids the
 browser (its content security policy).
@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from analysis.report.page_parts import Report
+from analysis.report.pages import rendered, source_of
 from analysis.report.report_figures import as_data_address, draw_on_paper
 from analysis.report.sweep_report import data_of, find_out, report_of
 from analysis.show.interactive import plotly_script
@@ -69,18 +69,15 @@ def report(
 
 def render(report: Report, pictures: Mapping[str, str]) -> str:
     """The page. ``pictures``: name of a figure to the address of what is printed of it."""
-    loader = PackageLoader("analysis.report", "page")
-    environment = Environment(
-        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template("report.html.jinja").render(
+    return rendered(
+        "report.html.jinja",
         report=report,
         pictures=pictures,
         arm_headers=ARM_HEADERS,
         words_of_status=WORDS_OF_STATUS,
         version=package_version() or "",
-        css=Markup(loader.get_source(environment, "report.css")[0]),
-        script=Markup(loader.get_source(environment, "report.js")[0]),
+        css=source_of("report.css"),
+        script=source_of("report.js"),
         plotly=Markup(plotly_script().replace("</script", "<\\/script")),
         figures=Markup(_figures(report)),
     )

@@ -17,14 +17,13 @@ import polars as pl
 
 from analysis.routing.resamples import (
     FEWEST_UNITS,
-    LEVEL,
     Array,
-    adjusted,
     interval,
     p_values,
     resample_weights,
 )
 from analysis.routing.token_classes import token_class
+from analysis.solve.told_apart import LEVEL, adjusted
 from spaces.errors import RequestError
 
 Measure = Literal["deep_share", "g_d", "g_w", "expected_loops"]

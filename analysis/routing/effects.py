@@ -15,13 +15,12 @@ import polars as pl
 
 from analysis.routing.resamples import (
     FEWEST_UNITS,
-    LEVEL,
     Array,
-    adjusted,
     interval,
     p_values,
     resample_weights,
 )
+from analysis.solve.told_apart import LEVEL, adjusted
 
 Where = Literal["at", "later"]
 PLACES: tuple[Where, ...] = ("at", "later")

@@ -44,13 +44,14 @@ def against_published(found: ClassMeans) -> tuple[PublishedVerdict, ...]:
     }
     return tuple(
         PublishedVerdict(
-            name=name, published=published, verdict=_verdict(published, directions.get(name))
+            name=name, published=published, verdict=verdict_of(published, directions.get(name))
         )
         for name, published in PUBLISHED.items()
     )
 
 
-def _verdict(published: Direction, difference: float | None) -> Verdict:
+def verdict_of(published: Direction, difference: float | None) -> Verdict:
+    """A class that is so much deeper than all others; None where that is within chance."""
     if difference is None:
         return "not resolved"
     return "same" if (difference > 0) == (published == "deep") else "opposite"

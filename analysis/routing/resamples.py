@@ -1,7 +1,6 @@
-"""How sure is a difference? Units drawn again, and a correction for how many things are looked at.
+"""How sure is a difference? Units drawn again.
 
-The test divides by the bootstrap's standard error, with Student's t for units less one; several
-differences together are judged at 5 % by Holm's step-down (1979).
+The test divides by the bootstrap's standard error, with Student's t for units less one.
 
 Shapes in names: R resamples, U units that are drawn, C classes.
 """
@@ -12,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.solve.told_apart import LEVEL
+
 FEWEST_UNITS = 10
 """Documents, or sentences, that hold something before anything is said of it."""
-LEVEL = 0.05
 EXACTLY_EQUAL = 1e-6
 """Differences of float32 values no larger are rounding."""
 
@@ -42,13 +42,3 @@ def p_values(difference_C: Array, differences_RC: Array, num_units: int) -> Arra
     is_equal_C = np.abs(difference_C) <= EXACTLY_EQUAL
     statistic_C = np.abs(difference_C) / np.maximum(spread_C, EXACTLY_EQUAL / 10)
     return np.where(is_equal_C, 1.0, 2 * stats.t.sf(statistic_C, num_units - 1))
-
-
-def adjusted(p_C: Array, is_told_C: NDArray[np.bool_]) -> Array:
-    """Holm's step-down over the classes of which something is said."""
-    adjusted_C, worst = p_C.copy(), 0.0
-    places = [int(place) for place in np.argsort(p_C) if is_told_C[place]]
-    for rank, place in enumerate(places):
-        worst = max(worst, min(1.0, float(p_C[place]) * (len(places) - rank)))
-        adjusted_C[place] = worst
-    return adjusted_C

@@ -1,4 +1,4 @@
-"""How is it drawn? The only module that knows matplotlib; every figure as PNG and SVG.
+"""How is it drawn? Every figure as PNG and SVG, by matplotlib, which only this room knows.
 
 A fitted line is solid over the fitted range and dashed beyond; intervals are always shown.
 """

@@ -8,27 +8,26 @@ looked at (Holm 1979, Scand. J. Stat. 6, 65).
 from __future__ import annotations
 
 import contextlib
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
+from analysis.solve.told_apart import LEVEL, Mean, mean_of, told_apart
 from search.asked.experiment import Experiment
 from search.propose.ablation import AS_IT_IS, base_point, varied
 from search.propose.cells import cell_axes
 from search.record.ledger import Ledger
 from search.record.numbers import outcome_numbers
+from search.record.trial import FAILED_STATES
 from search.record.trial_records import TrialRecord, loss_of
 from spaces.errors import RequestError
 from spaces.shown import Block, Shown, Table
 
 ROUTES = ("mean_gate_entropy_nats", "mean_deep_share", "collapsed_layers_share")
 """What is shown of routes besides the loss, as means over layers and seeds."""
-
-LEVEL = 0.05
-"""Over all variants together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +39,9 @@ class Variant:
     varied: str
     """The axis and its value; the base is as it is."""
     num_seeds: int
+    """With a result."""
+    num_failed: int
+    """Seeds whose run diverged or failed."""
     loss_nats: float
     """Mean over seeds."""
     num_pairs: int
@@ -114,39 +116,39 @@ def ablation(name: str, home: Path) -> Ablation:
 def ablation_of(experiment: Experiment, records: Sequence[TrialRecord]) -> Ablation:
     """The same from records. Raises `RequestError` without a result of a base."""
     groups: dict[tuple[str, float, str], dict[int, TrialRecord]] = {}
+    failed: Counter[tuple[str, float, str]] = Counter()
     for record in records:
-        if record.is_result and record.set_aside is None:
+        if record.set_aside is None:
             arm, budget = record.proposal.arm, float(record.proposal.budget.train_flops or 0)
             base = base_point(arm, cell_axes(experiment, arm))
             key = (arm, budget, varied(record.proposal.axes, base))
-            groups.setdefault(key, {})[record.proposal.config.data_seed] = record
+            failed[key] += record.state in FAILED_STATES
+            if record.is_result:
+                groups.setdefault(key, {})[record.proposal.config.data_seed] = record
     if not any(what == AS_IT_IS for *_, what in groups):
         raise RequestError(
             f"{experiment.name} has no result of the base that choices are set beside; an ablation "
             f'is a sweep with search.goal = "ablation" (as gate_ablation)'
         )
     order = sorted(groups, key=lambda key: (key[0], key[1], key[2] != AS_IT_IS))
-    rows = [_variant(*key, groups[key], groups.get((*key[:2], AS_IT_IS), {})) for key in order]
-    told = _told_apart([p for _, p in rows])
-    variants = [
-        Variant(**(vars(row) | {"differs": None if p is None else is_told}))
-        for (row, p), is_told in zip(rows, told, strict=True)
-    ]
+    bases = {key[:2]: groups[key] for key in order if key[2] == AS_IT_IS}
+    rows = [_variant(key, groups[key], bases.get(key[:2], {}), failed[key]) for key in order]
+    told = told_apart([difference for _, difference in rows])
+    variants = [replace(row, differs=differs) for (row, _), differs in zip(rows, told, strict=True)]
     return Ablation(name=experiment.name, variants=tuple(variants))
 
 
 def _variant(
-    arm: str,
-    budget: float,
-    what: str,
+    key: tuple[str, float, str],
     mine: Mapping[int, TrialRecord],
     base: Mapping[int, TrialRecord],
-) -> tuple[Variant, float | None]:
-    """A row, and the chance of such a difference where there is none."""
+    num_failed: int,
+) -> tuple[Variant, Mean | None]:
+    """A row, and its difference to the base."""
+    arm, budget, what = key
     common = [] if what == AS_IT_IS else sorted(mine.keys() & base.keys())
     differences = [loss_of(mine[seed]) - loss_of(base[seed]) for seed in common]
-    mean = fmean(differences) if differences else None
-    interval, chance = _interval(differences)
+    difference = mean_of(differences) if differences else None
     numbers = [outcome_numbers(record.outcome) for record in mine.values()]
     routes = {
         name: fmean(each[name] for each in numbers)
@@ -158,35 +160,12 @@ def _variant(
         train_flops=budget,
         varied=what,
         num_seeds=len(mine),
+        num_failed=num_failed,
         loss_nats=fmean(loss_of(record) for record in mine.values()),
         num_pairs=len(common),
-        difference_nats=mean,
-        interval=interval,
+        difference_nats=None if difference is None else difference.value,
+        interval=None if difference is None else difference.interval,
         differs=None,
         routes=routes,
     )
-    return row, chance
-
-
-def _interval(differences: Sequence[float]) -> tuple[tuple[float, float] | None, float | None]:
-    """Student's interval of the mean, and the two-sided chance of one as far from 0."""
-    from scipy.stats import t
-
-    if len(differences) < 2:
-        return None, None
-    mean, freedom = fmean(differences), len(differences) - 1
-    error = stdev(differences) / math.sqrt(len(differences))
-    half = float(t.ppf(0.975, freedom)) * error
-    chance = 0.0 if error == 0 else float(2 * t.sf(abs(mean) / error, freedom))
-    return (mean - half, mean + half), 1.0 if mean == 0 else chance
-
-
-def _told_apart(chances: Sequence[float | None]) -> list[bool]:
-    """Holm's step-down over those that have one."""
-    ranked = sorted((p, place) for place, p in enumerate(chances) if p is not None)
-    told = [False] * len(chances)
-    for rank, (chance, place) in enumerate(ranked):
-        if chance * (len(ranked) - rank) > LEVEL:
-            break
-        told[place] = True
-    return told
+    return row, difference

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.sweep.ablation import LEVEL, ROUTES, Ablation, Variant, ablation
+from analysis.solve.told_apart import LEVEL
+from analysis.sweep.ablation import ROUTES, Ablation, Variant, ablation
 from experiments.command import parse_options, print_json
 from experiments.setup import SweepOptions, sweep_name
 
@@ -54,7 +55,7 @@ def _print_cell(title: str, variants: Sequence[Variant]) -> None:
         routes = [each.routes.get(name) for name in shown]
         table.add_row(
             each.varied,
-            str(each.num_seeds),
+            f"{each.num_seeds}" + (f" ({each.num_failed} failed)" if each.num_failed else ""),
             f"{each.loss_nats:.4f}",
             _difference(each),
             *("" if value is None else f"{value:.3f}" for value in routes),

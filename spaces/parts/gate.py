@@ -47,8 +47,13 @@ def deep_share(gates_LBT2: Tensor) -> Tensor:
 
 
 def deep_share_entropy(gates_LBT2: Tensor) -> Tensor:
-    """Binary entropy of the deep share in nats, L x B x T."""
-    share = deep_share(gates_LBT2)
+    """Binary entropy of the deep share in nats, L x B x T.
+
+    A share that rounds to 0 or 1 counts as the nearest one that does not: there the entropy's slope
+    is infinite, and times the gate's, which is 0, no number.
+    """
+    rounding = torch.finfo(torch.float32).eps
+    share = deep_share(gates_LBT2).clamp(rounding, 1 - rounding)
     entropy: Tensor = torch.special.entr(share) + torch.special.entr(1 - share)
     return entropy
 

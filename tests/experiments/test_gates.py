@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from analysis.report.token_page import pieces_of
 from experiments.cli import run
 from runners.text.corpus import prepare_corpus
 from runners.trial.training import TrainingOptions, run_trial
@@ -74,3 +78,38 @@ def test_what_cannot_be_probed_says_why(tmp_path: Path, capfd: pytest.CaptureFix
     wide = trained(tmp_path / "w", "wide")
     assert run([*words_of(tmp_path, wide)[:-1], str(tmp_path / "w")]) == 2
     assert "the wide arm has neither" in capfd.readouterr().err
+
+
+def test_several_runs_are_set_beside_each_other(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    name = trained(tmp_path / "h")
+    alone = run_json(capfd, *words_of(tmp_path, name))
+    found = run_json(capfd, *words_of(tmp_path, "toy", "--all"))
+    assert found["config_hash"] == alone["config_hash"], "one run is shown as one"
+    assert run(words_of(tmp_path, name, "--best", "--all")) == 2
+    assert "use one of both" in capfd.readouterr().err
+
+
+def test_a_page_and_figures_of_a_text(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    name, text = trained(tmp_path / "h"), tmp_path / "own.txt"
+    text.write_text("A <b>café</b> & </script> 12 + 3 = 15.\nNext line, 日本.")
+    page, figures = tmp_path / "out" / "page.html", tmp_path / "figures"
+    words = ["gates", name, "--text", str(text), "--home", str(tmp_path / "h")]
+    assert run(words) == 2
+    assert "add --page FILE" in capfd.readouterr().err
+    assert run([*words, "--page", str(page), "--figures", str(figures)]) == 0
+    written_page = page.read_text()
+    shown = re.findall(r'<span style="--t: [-0-9.]+">(.*?)</span>', written_page, re.DOTALL)
+    assert "<" not in "".join(shown)
+    assert html.unescape("".join(shown)).strip() == text.read_text()
+    data = json.loads(written_page.split('id="data">')[1].split("</script>")[0])
+    rows = pl.read_parquet(tmp_path / "h" / "probes" / f"gates-{name}-own.parquet")
+    first = rows.filter(layer=0)["deep_share"].to_list()
+    assert data["layers"][0] == pytest.approx(first, abs=1e-4)
+    assert {"gates-layer.png", "gates-layer.svg"} <= {path.name for path in figures.iterdir()}
+
+
+def test_characters_belong_to_the_piece_that_ends_them() -> None:
+    assert pieces_of("aé日", [1, 1, 1, 2, 1]) == ["a", "", "é", "", "日"]
+    assert pieces_of("ab", [2]) == ["ab"]

@@ -16,7 +16,7 @@ from search.propose.proposer import SweepProposer
 from search.record.trial import Proposal
 from search.record.trial_records import TrialRecord
 from spaces.errors import RequestError
-from spaces.parts.gate import imbalance
+from spaces.parts.gate import deep_share_entropy, imbalance
 from tests.search.records import record_of
 from tests.sweeps import GROUND, toy_experiment
 
@@ -131,3 +131,9 @@ def test_what_is_no_ablation_is_refused() -> None:
 def test_imbalance_is_that_of_a_sequence() -> None:
     gates = torch.tensor([[[[1.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]])
     assert imbalance(gates).tolist() == [[0.0, 0.25]]
+
+
+def test_the_entropy_of_decided_gates_has_a_slope() -> None:
+    logits = torch.tensor([[[[40.0, -200.0], [-200.0, 40.0]]]], requires_grad=True)
+    deep_share_entropy(torch.sigmoid(logits)).sum().backward()
+    assert torch.isfinite(logits.grad).all()
