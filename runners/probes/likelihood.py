@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,8 +33,7 @@ Pair = tuple[str, str]
 """Context and continuation."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """Tokens, of which the last so many are scored."""
 
     tokens: tuple[int, ...]
@@ -58,7 +58,9 @@ def pair_requests(
 ) -> list[Request]:
     """What is scored of each pair."""
     moved = [_spaces_moved(context, continuation) for context, continuation in pairs]
-    texts = sorted({text for context, rest in moved for text in (context, context + rest) if text})
+    texts = list(
+        dict.fromkeys(t for context, rest in moved for t in (context, context + rest) if t)
+    )
     encoded = tokenizer.encode([text.encode() for text in texts])
     ids = {text: tuple(tokens.tolist()) for text, tokens in zip(texts, encoded, strict=True)}
     requests = []
