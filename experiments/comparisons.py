@@ -122,8 +122,20 @@ def print_gains(gains: Sequence[Gain]) -> None:
     if any(gain.gain is not None for gain in gains):
         rows = [(gain.arm, gain.train_flops, _gain_cell(gain)) for gain in gains]
         _print_by_budget("compute-equivalent gain over the standard arm, C_std(L) / C", rows)
-    for why in sorted({gain.refused for gain in gains if gain.refused}):
-        talk(f"compute-equivalent gains: {why}")
+    refused = [gain for gain in gains if gain.refused]
+    if refused:
+        talk(f"compute-equivalent gains: {_refusals(refused)}")
+
+
+def _refusals(refused: Sequence[Gain]) -> str:
+    """Where there is none and one of the reasons, in a line; `isoflop best --json` has them all."""
+    by_arm: dict[str, list[str]] = {}
+    for gain in refused:
+        by_arm.setdefault(gain.arm, []).append(f"{gain.train_flops:.3g}")
+    where = "; ".join(f"{arm} at {', '.join(budgets)}" for arm, budgets in by_arm.items())
+    others = len({gain.refused for gain in refused}) - 1
+    more = f" (and {others} more reasons: --json)" if others else ""
+    return f"none for {where}: {refused[0].refused}{more}"
 
 
 def _gain_cell(gain: Gain) -> str:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -78,6 +78,42 @@ def parse_experiment_options(
         find_experiment(parsed.experiment)  # says so where it names none
     assert wrong is not None, "what is asked for is among the references"
     raise RequestError(describe_errors(wrong, where="the command line"))
+
+
+Looking = TypeVar("Looking", bound=SweepOptions)
+
+
+def parse_sweep_options(
+    options: type[Looking], argv: list[str], *, verb: str
+) -> tuple[Looking, str]:
+    """Options of a verb that looks at a sweep, and the sweep's name.
+
+    Fields of the experiment are taken and checked as the other verbs do, so that one command line
+    serves them all; of these only ``--name`` matters here.
+    """
+    own = {f"--{each.name.replace('_', '-')}" for each in fields(options)}
+    kept, given = _parted(argv, own)
+    parsed = parse_options(options, kept, verb=verb)
+    if not given:
+        return parsed, sweep_name(parsed.experiment)
+    words = [parsed.experiment, *given]
+    return parsed, parse_experiment_options(ExperimentOptions, words, verb=verb)[1].name
+
+
+def _parted(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:
+    """A command line's words, and those that change fields of the experiment."""
+    names = {name.replace("_", "-") for name in Experiment.model_fields}
+    caps = {"--max-flops", "--max-hours"}
+    kept: list[str] = []
+    given: list[str] = []
+    current = kept
+    for word in argv:
+        if word.startswith("--"):
+            option = word.partition("=")[0].replace("_", "-")
+            is_field = option in caps or option[2:].partition(".")[0] in names
+            current = given if is_field and option not in own else kept
+        current.append(word)
+    return kept, given
 
 
 def _capped(options: ExperimentOptions, experiment: Experiment) -> Experiment:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from analysis.solve.told_apart import LEVEL
 from analysis.sweep.ablation import ROUTES, Ablation, Variant, ablation
-from experiments.command import parse_options, print_json
-from experiments.setup import SweepOptions, sweep_name
+from experiments.command import print_json
+from experiments.setup import SweepOptions, parse_sweep_options
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class AblationOptions(SweepOptions):
 
 def run(argv: list[str]) -> int:
     """Print the table."""
-    options = parse_options(AblationOptions, argv, verb="ablation")
-    found = ablation(sweep_name(options.experiment), options.home)
+    options, name = parse_sweep_options(AblationOptions, argv, verb="ablation")
+    found = ablation(name, options.home)
     if options.json:
         print_json(found.to_dict())
     else:

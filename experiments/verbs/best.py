@@ -9,10 +9,10 @@ from statistics import fmean
 from typing import Any
 
 from analysis.sweep.leaderboard import BudgetBoard, Entry, Leaderboard, best
-from experiments.command import parse_options, print_json, talk
+from experiments.command import print_json, talk
 from experiments.comparisons import print_comparisons
 from experiments.metric_board import metric_name, print_by_metric, ranked_by
-from experiments.setup import SweepOptions, json_number, sweep_name
+from experiments.setup import SweepOptions, json_number, parse_sweep_options
 from experiments.where import conditions, mlflow_filter, only
 from runners.mlflow.saved_view import (
     BEST_VIEW_KEY,
@@ -60,10 +60,10 @@ class BestOptions(SweepOptions):
 
 def run(argv: list[str]) -> int:
     """Print the leaderboard."""
-    options = parse_options(BestOptions, argv, verb="best")
+    options, name = parse_sweep_options(BestOptions, argv, verb="best")
     if options.top < 0:
         raise RequestError(f"--top must be 1 or more, or 0 for all, got {options.top}")
-    found = best(sweep_name(options.experiment), options.home)
+    found = best(name, options.home)
     server = server_of(found.sweep, options.server)
     if options.where is not None:
         return _show_some(found, options, server)

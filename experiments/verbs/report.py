@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from experiments.command import parse_options, print_json, talk
-from experiments.setup import SweepOptions, sweep_name
+from experiments.command import print_json, talk
+from experiments.setup import SweepOptions, parse_sweep_options
 from spaces.errors import RequestError
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ class ReportOptions(SweepOptions):
 
 def run(argv: list[str]) -> int:
     """Write the report and say where it is."""
-    options = parse_options(ReportOptions, argv, verb="report")
-    written = _write(sweep_name(options.experiment), options)
-    problem = _log(sweep_name(options.experiment), options.home, written)
+    options, name = parse_sweep_options(ReportOptions, argv, verb="report")
+    written = _write(name, options)
+    problem = _log(name, options.home, written)
     if problem is not None:
         talk(f"not logged to MLflow: {problem}")
     if options.json:

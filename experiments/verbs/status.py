@@ -2,29 +2,80 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from analysis.sweep.sweep_status import SweepStatus, status
-from experiments.command import parse_options, print_json
-from experiments.setup import SweepOptions, json_number, sweep_name
+from experiments.cli import EXIT_DONE
+from experiments.command import print_json
+from experiments.setup import SweepOptions, json_number, parse_sweep_options
+from search.record.ledger import Ledger
 from search.record.trial_records import TrialRecord
+from spaces.errors import RequestError
+
+WATCH_SECONDS = 1.0
+"""Between two looks at the ledger."""
 
 
 @dataclass(frozen=True)
 class StatusOptions(SweepOptions):
     """What a sweep has done and is doing."""
 
+    watch: bool = False
+    """Go on showing it until its driver has ended; on no terminal a line for every change."""
+
 
 def run(argv: list[str]) -> int:
     """Print the status."""
-    options = parse_options(StatusOptions, argv, verb="status")
-    found = status(sweep_name(options.experiment), options.home)
+    options, name = parse_sweep_options(StatusOptions, argv, verb="status")
+    if options.watch:
+        if options.json:
+            raise RequestError("--watch is for a person and --json for a program; use one of both")
+        watch(name, options.home)
+        return EXIT_DONE
+    found = status(name, options.home)
     if options.json:
         print_json(status_document(found))
     else:
         print_status(found)
-    return 0
+    return EXIT_DONE
+
+
+def watch(name: str, home: Path, *, seconds: float = WATCH_SECONDS) -> None:
+    """Show a sweep again and again until no driver works on the home; reads alone.
+
+    Raises `RequestError` where there is none.
+    """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console, said = Console(), ""
+    with (
+        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
+    ):
+        while True:
+            is_driven = _is_driven(home)  # asked first: what it then reads is the last word
+            found = status(name, home)
+            if live is not None:
+                shown = Text("\n".join(lines_of(found, most=console.height - 2)))
+                live.update(shown, refresh=True)
+            elif (line := counts_in_words(found)) != said:
+                print(line, flush=True)
+                said = line
+            if not is_driven:
+                return
+            time.sleep(seconds)
+
+
+def _is_driven(home: Path) -> bool:
+    with closing(Ledger(home)) as ledger:
+        holder = ledger.holder()
+    return holder is not None and not holder.process.is_gone and not holder.has_ended
 
 
 def status_document(found: SweepStatus) -> dict[str, Any]:
@@ -65,41 +116,57 @@ def _trial(record: TrialRecord) -> dict[str, Any]:
 
 def print_status(found: SweepStatus) -> None:
     """The status for a person: counts, every trial that is not simply complete, FLOPs and caps."""
+    print("\n".join(lines_of(found)))
+
+
+def counts_in_words(found: SweepStatus) -> str:
+    """How many trials stand how."""
     states: dict[str, int] = {}
     for record in found.trials:
         state = "set aside" if record.set_aside else record.state
         states[state] = states.get(state, 0) + 1
     counts = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     number, asked = len(found.trials), found.trials_asked
-    print(f"{found.sweep.name}: {number} of {asked} trials: {counts or 'none yet'}")
-    for record in found.trials:
-        if record.state not in ("complete", "reused") or record.set_aside:
-            print("  " + _line(record))
-    _print_spending(found)
-    for cap in found.caps:
-        print(f"cap: {cap}")
+    return f"{found.sweep.name}: {number} of {asked} trials: {counts or 'none yet'}"
 
 
-def _print_spending(found: SweepStatus) -> None:
+def lines_of(found: SweepStatus, *, most: int | None = None) -> list[str]:
+    """The status line by line; of the trials no more than ``most`` lines leave room for, those that
+    run first."""
+    rest = [*_spending(found), *(f"cap: {cap}" for cap in found.caps)]
+    open_trials = [
+        record
+        for record in found.trials
+        if record.state not in ("complete", "reused") or record.set_aside
+    ]
+    open_trials.sort(key=lambda record: record.state != "running")
+    room = len(open_trials) if most is None else max(1, most - len(rest) - 2)
+    lines = ["  " + _line(record) for record in open_trials[:room]]
+    if len(open_trials) > room:
+        lines.append(f"  and {len(open_trials) - room} more")
+    return [counts_in_words(found), *lines, *rest]
+
+
+def _spending(found: SweepStatus) -> Iterator[str]:
     spent, behind = found.train_flops_spent, found.train_flops_behind_results
-    print(f"training FLOPs: {spent:.4g} spent, {behind:.4g} behind results")
+    yield f"training FLOPs: {spent:.4g} spent, {behind:.4g} behind results"
     by_purpose = found.train_flops_by_purpose.items()
     parts = [f"{purpose} {flops:.4g}" for purpose, flops in by_purpose if flops]
     if parts:
-        print(f"spent on: {', '.join(parts)}")
+        yield (f"spent on: {', '.join(parts)}")
     total = sum(found.worker_seconds.values())
     if total:
         seconds = found.worker_seconds.items()
         shares = ", ".join(f"{what} {part / total:.0%}" for what, part in seconds)
-        print(f"worker time: {total / 60:.1f} min ({shares})")
+        yield (f"worker time: {total / 60:.1f} min ({shares})")
     if found.speed.trials_per_worker_hour is not None:
         share = found.speed.median_utilization
         where = "of the bfloat16 peak while training (median, full FLOPs)"
         used = "" if share is None else f", {share:.1%} {where}"
-        print(f"speed: {found.speed.trials_per_worker_hour:.0f} trials a worker-hour{used}")
+        yield (f"speed: {found.speed.trials_per_worker_hour:.0f} trials a worker-hour{used}")
         by_width = found.speed.utilization_by_width.items()
         if by_width:
-            print(f"by width: {', '.join(f'{width}: {each:.1%}' for width, each in by_width)}")
+            yield (f"by width: {', '.join(f'{width}: {each:.1%}' for width, each in by_width)}")
 
 
 def _line(record: TrialRecord) -> str:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from experiments import guard
 from experiments.cli import EXIT_DONE
 from experiments.command import default_home, parse_options, talk
 from experiments.verbs.doctor import settle_after_crash
+from runners.mlflow.own_origin import NAME as APP_NAME
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.homes import require_plain
 from spaces.errors import RequestError
@@ -49,6 +51,11 @@ def run(argv: list[str]) -> int:
     if not Path(uri.removeprefix("sqlite:///")).exists():
         raise RequestError(
             f"{options.home} holds no MLflow database; run `isoflop sweep` with this --home first"
+        )
+    if not entry_points(group="mlflow.app", name=APP_NAME):
+        raise RequestError(
+            "the UI's app is not known to MLflow, since isoflop was installed before it had one; "
+            "install it again (`make install`, or pip install --editable .)"
         )
     port = free_port(options.port)
     settle_after_crash(options.home)
@@ -82,7 +89,7 @@ def free_port(asked: int) -> int:
 def _command(uri: str, home: Path, port: int) -> list[str]:
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri]
     command += ["--artifacts-destination", (home.resolve() / "artifacts").as_uri()]
-    command += ["--host", HOST, "--port", str(port), "--workers", "1"]
+    command += ["--host", HOST, "--port", str(port), "--workers", "1", "--app-name", APP_NAME]
     return [*command, "--allowed-hosts", ",".join(allowed_hosts(port))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -124,6 +125,30 @@ def test_the_plain_link_works_without_the_view(
     server, experiment, names = served
     page = page_text(plain_link(server, experiment), tmp_path)
     assert all(name in page for name in names)
+
+
+def test_only_its_own_page_may_change_what_it_holds(served: tuple[str, str, list[str]]) -> None:
+    server, experiment, _ = served
+
+    def renamed(**headers: str) -> int:
+        request = urllib.request.Request(
+            f"{server}/api/2.0/mlflow/experiments/set-experiment-tag",
+            data=json.dumps({"experiment_id": experiment, "key": "by", "value": "us"}).encode(),
+            headers={"Content-Type": "application/json", **headers},
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as refused:
+            refused.close()
+            return refused.code
+
+    assert renamed() == 200  # a program of this machine
+    assert renamed(Origin=server) == 200  # the page itself
+    assert renamed(Origin="http://127.0.0.1:9999") == 403
+    assert renamed(Origin="http://localhost:3000") == 403
+    assert renamed(**{"Sec-Fetch-Site": "same-site"}) == 403
+    assert renamed(Origin="https://elsewhere.example") == 403
 
 
 def test_a_foreign_host_is_refused(served: tuple[str, str, list[str]]) -> None:

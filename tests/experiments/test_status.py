@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from dataclasses import replace
 
 import pytest
 
+from analysis.sweep.sweep_status import status
 from experiments.cli import run
+from experiments.verbs.status import lines_of, watch
+from search.record.ledger import Ledger
 from search.record.spending import speed, worker_seconds
 from search.record.trial import Proposal
 from tests.experiments.recorded import record_sweep, write_experiment
@@ -93,3 +98,47 @@ def test_a_cap_says_what_it_no_longer_pays_for(tmp_path, capfd):
     said = capfd.readouterr().out
     assert f"{len(document['trials'])} of 30 trials" in said
     assert "the same command with a higher cap goes on" in said
+
+
+def test_watching_ends_with_the_driver(words, capfd):
+    assert run([*words, "--watch"]) == 0  # nobody drives it
+    out = capfd.readouterr().out
+    assert out.count("\n") == 1
+    assert "of 30 trials" in out
+    assert run([*words, "--watch", "--json"]) == 2
+
+
+def test_a_driver_is_watched_until_it_ends(tmp_path):
+    file = write_experiment(tmp_path, trials=12)
+    record_sweep(file, tmp_path, GROUND)
+    arguments = {"name": "toy", "home": tmp_path, "seconds": 0.05}
+    watching = threading.Thread(target=watch, kwargs=arguments)
+    with contextlib.closing(Ledger(tmp_path)) as ledger, ledger.held():
+        watching.start()
+        time.sleep(0.5)
+        assert watching.is_alive()
+    watching.join(timeout=10)
+    assert not watching.is_alive()
+
+
+def test_a_thousand_open_trials_fit_a_screen(tmp_path):
+    asked = toy_experiment(trials=1000)
+    file = write_experiment(tmp_path, trials=12)
+    record_sweep(file, tmp_path, GROUND)
+    found = status("toy", tmp_path)
+    many = [replace(found.trials[0], number=n, state="queued", outcome=None) for n in range(1000)]
+    lines = lines_of(replace(found, trials=tuple(many), trials_asked=asked.trials), most=24)
+    assert len(lines) <= 24
+    assert any("and 9" in line and "more" in line for line in lines)
+
+
+def test_every_verb_takes_the_fields_of_an_experiment(words, capfd):
+    for verb in ("status", "best", "report"):
+        given = [verb, *words[1:], "--text.source", "elsewhere", "--seeds.search", "0"]
+        assert run(given) == 0, verb
+    capfd.readouterr()
+    with pytest.raises(SystemExit, match="2"):
+        run([*words, "--text.nosuch", "1"])
+    assert "nosuch" in capfd.readouterr().err
+    assert run([*words, "--name", "another"]) == 2
+    assert "holds no sweep 'another'" in capfd.readouterr().err
