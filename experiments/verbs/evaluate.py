@@ -92,18 +92,21 @@ def _results(
 
     runs = [record] if other is None else [record, other]
     models = [_ready(each, options) for each in runs]
-    kept: list[Evaluation] = []
+    is_new = False
     try:
         for task in tasks:
             found = [_evaluated(task, trained, options) for trained in models]
-            kept += [evaluation for evaluation, _ in found]
+            if (
+                options.limit is None
+            ):  # at once: what is scored is not scored again, whatever ends us
+                is_new |= _keep(options.home, runs, [evaluation for evaluation, _ in found])
             evaluation, items = found[0]
             paired = compare(items, found[1][1]) if len(found) > 1 else ()
             frames = tuple(each for _, each in found)
             yield Result(evaluation=evaluation, paired=paired, items=frames)
-    finally:  # what is scored when somebody has enough is not scored again
-        if options.limit is None:
-            _keep(options.home, runs, kept)
+    finally:
+        if is_new:
+            _show(options.home, runs)
 
 
 def _ready(record: TrialRecord, options: EvaluateOptions) -> Trained:
@@ -167,23 +170,29 @@ def _progress(title: str) -> Iterator[Any]:
         yield lambda done, count: bar.update(row, completed=done, total=count)
 
 
-def _keep(home: Path, runs: Sequence[TrialRecord], evaluations: Sequence[Evaluation]) -> None:
-    """Write scores into the ledger and show them in MLflow; what cannot be is said."""
+def _keep(home: Path, runs: Sequence[TrialRecord], evaluations: Sequence[Evaluation]) -> bool:
+    """Write scores into the ledger; whether there were new ones. What cannot be is said."""
     new = [each for each in evaluations if not any(each in record.evaluations for record in runs)]
     if not new:
-        return
+        return False
     with contextlib.closing(Ledger(home)) as ledger:
         try:
             for evaluation in new:
                 ledger.keep_evaluation(evaluation)
         except (LeaseLost, LedgerUnavailable, RequestError) as error:
             talk(f"the scores are not in the ledger: {error}")
-            return
+            return False
+    return True
+
+
+def _show(home: Path, runs: Sequence[TrialRecord]) -> None:
+    """The ledger's scores of these runs' sweeps, in MLflow."""
+    with contextlib.closing(Ledger(home)) as ledger:
         for sweep in sorted({record.sweep for record in runs}):
-            _show(ledger, sweep)
+            _show_sweep(ledger, sweep)
 
 
-def _show(ledger: Ledger, sweep: str) -> None:
+def _show_sweep(ledger: Ledger, sweep: str) -> None:
     from runners.mlflow.credentials import take_credentials
     from runners.mlflow.projection import MlflowProjection
     from runners.mlflow.saved_view import local_tracking_uri

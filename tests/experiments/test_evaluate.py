@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import polars as pl
@@ -17,6 +19,7 @@ import isoflop
 from experiments.cli import run
 from runners.mlflow.saved_view import local_tracking_uri
 from search.record.ledger import Ledger
+from search.record.runs import find_run
 from tests.experiments.toy import run_json
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,7 +150,6 @@ def test_a_home_of_the_schema_before_opens_and_follows(
     swept: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     """It has no evaluations, is read as it is, and has the table once a score is kept."""
-    import shutil
 
     home = tmp_path / "home"
     shutil.copytree(swept / "home", home)
@@ -177,3 +179,25 @@ def test_scores_are_shown_where_a_driver_holds_the_home(
     run_json(capfd, "evaluate", "toy/0", *words)
     with contextlib.closing(Ledger(swept / "home")) as ledger:
         assert "held" in [each.task for each in ledger.trials("toy")[0].evaluations]
+
+
+def test_what_was_scored_before_a_kill_is_kept(swept: Path, tmp_path: Path) -> None:
+    home = swept / "home"
+    pairs = (swept / "tasks" / "blimp.jsonl").read_text().splitlines()[:7]
+    (tmp_path / "blimp.jsonl").write_text("\n".join(pairs))
+    text = {"text": "the people of the United States " * 4000}
+    (tmp_path / "wiki.jsonl").write_text("\n".join([json.dumps(text)] * 40))
+    words = ["evaluate", "toy/1", "--tasks", str(tmp_path), "--home", str(home)]
+
+    def items_kept() -> dict[str, int]:
+        with contextlib.closing(Ledger(home)) as ledger:
+            return {each.task: each.num_items for each in find_run(ledger, "toy/1").evaluations}
+
+    until = time.monotonic() + 120
+    with subprocess.Popen([sys.executable, "-m", "experiments", *words], cwd=ROOT) as scoring:
+        while items_kept().get("blimp") != 7 and time.monotonic() < until:
+            assert scoring.poll() is None
+            time.sleep(0.1)
+        scoring.kill()
+    assert items_kept()["blimp"] == 7
+    assert items_kept().get("wiki") != 40

@@ -630,7 +630,7 @@ class Fault:
     run: Callable[[Bench, int], Verdict]
     num_seeds: int
     """Seeds of the full table."""
-    num_short: int = 3
+    num_short: int = 2
     """Seeds of every submission's check; fewer where the seed only chooses among fewer kinds."""
 
     def strike(self, bench: Bench, seed: int) -> Verdict:
