@@ -34,7 +34,7 @@ def test_imports_point_one_way() -> None:
 
 DOORS = {
     "fvcore": "spaces.certificate",
-    "jinja2": "analysis.report.report_page",
+    "jinja2": "analysis.report.pages",
     "matplotlib": "analysis.show",
     "mlflow": "runners.mlflow",
     "optuna": "search.propose.samplers",
