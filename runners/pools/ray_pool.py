@@ -62,17 +62,37 @@ LOOK_SECONDS = 1.0
 """Time between looks at head and machines."""
 
 
+MOST_FAILED_STARTS = 3
+"""Workers in a row that end before they are anywhere, until no more are tried."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker is."""
+
+    node: str
+    """Ray's id of the machine."""
+    host: str
+    """Its name."""
+    unreadable: Path | None
+    """A file of the prepared text that it cannot read there."""
+
+
 class Worker:
     """The actor: trains what it is given, and takes more, or the wish to stop, meanwhile."""
 
     def __init__(self, options: WorkerOptions) -> None:
         for file in options.arm_files:
             load_arm_file(file)
+        corpus = options.corpus
+        self._needs = (corpus.train_path, corpus.val_path, corpus.token_num_bytes_path)
         self._pack = Pack(options)
 
-    def place(self) -> str:
-        """The node that it is on: the answer says that it has one."""
-        return str(ray.get_runtime_context().get_node_id())
+    def place(self) -> Place:
+        """Where it is: the answer says that it has a machine."""
+        node = str(ray.get_runtime_context().get_node_id())
+        paths = [path for path in self._needs if not os.access(path, os.R_OK)]
+        return Place(node=node, host=socket.gethostname(), unreadable=paths[0] if paths else None)
 
     def serve(self) -> Iterator[Report]:
         """Reports of all that is ever assigned, streamed."""
@@ -156,6 +176,7 @@ class RayPool:
         self._head = ray.get_runtime_context().gcs_address
         self._head_seen = self._workers_seen = time.monotonic()
         self._looked = 0.0
+        self._failed_starts = 0
         self._outage: str | None = None
         self._slots = [self._start() for _ in range(num_workers)]
         placing = [slot.placing for slot in self._slots]
@@ -219,11 +240,23 @@ class RayPool:
         ready, _ = ray.wait([slot.placing], timeout=0)
         if ready:
             try:
-                slot.node = ray.get(slot.placing)
-            except RayActorError:  # its machine went, or it could not start: another in its place
+                place: Place = ray.get(slot.placing)
+            except RayActorError as error:  # its machine went, or it could not start
                 self._slots.remove(slot)
-                self._slots.append(replace(self._start(), is_missed=slot.is_missed))
+                self._failed_starts += 1
+                if self._failed_starts < MOST_FAILED_STARTS or self.num_workers:
+                    self._slots.append(replace(self._start(), is_missed=slot.is_missed))
+                else:
+                    self._outage = (
+                        f"workers cannot start on the Ray cluster at {self._head} "
+                        f"({_last_line(error)}); its machines need this version of isoflop in "
+                        f"the Python that `ray start` ran in (docs/clusters.md)"
+                    )
                 return
+            if place.unreadable is not None:
+                self._leave_out(slot, place)
+                return
+            slot.node, self._failed_starts = place.node, 0
             if slot.is_missed:
                 self._say(f"a machine came: {self.num_workers} of {len(self._slots)} workers run")
         elif not slot.is_missed and now - slot.began > PLACE_SECONDS:
@@ -232,6 +265,18 @@ class RayPool:
                 f"a worker has no machine to run on: {self.num_workers} of {len(self._slots)} run, "
                 f"and more once a machine comes"
             )
+
+    def _leave_out(self, slot: _Slot, place: Place) -> None:
+        """A worker whose machine cannot read the text is of no use."""
+        self._remove(slot)
+        why = (
+            f"the machine {place.host} cannot read {place.unreadable}: the home must lie in a "
+            f"folder that every machine of the cluster has under the same path (docs/clusters.md)"
+        )
+        if self._slots:
+            self._say(f"{why}; it is left out, {len(self._slots)} workers stay")
+        else:
+            self._outage = why
 
     def _places(self, assignment: Assignment | None) -> list[_Slot]:
         """Actors that take an attempt, those with the least to do first."""
@@ -332,6 +377,12 @@ class RayPool:
             ray.shutdown()
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _last_line(error: Exception) -> str:
+    """What an error says in the end; Ray's begin with where and end with why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return redact(lines[-1]) if lines else "no reason given"
 
 
 def _is_reachable(address: str) -> bool:

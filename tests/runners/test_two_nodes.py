@@ -16,6 +16,7 @@ from runners.pools import ray_pool
 from runners.pools.contract import Assignment, Report, WorkerLost, WorkerOptions
 from runners.text.corpus import Corpus
 from search.record.trial import Progress
+from spaces.arms.registry import ArmFile
 from tests.runners.small import small_trial
 
 pytestmark = [pytest.mark.faults, pytest.mark.slow, pytest.mark.filterwarnings("default")]
@@ -154,3 +155,49 @@ def test_a_killed_head_says_so_before_ray_ends_the_process(
     assert isinstance(lost, WorkerLost)
     assert lost.with_its_machine
     assert "does not answer" in str(pool.outage)
+
+
+def test_a_machine_that_cannot_read_the_text_says_which_file(
+    cluster: Any, sotu_corpus: Corpus, tmp_path: Path
+) -> None:
+    cluster.add_node(num_cpus=1)
+    gone = replace(sotu_corpus, train_path=tmp_path / "not_here.npy")
+    pool = ray_pool.RayPool(
+        WorkerOptions(corpus=gone, device="cpu", num_threads=1, checkpoint_seconds=60.0),
+        num_workers=1,
+        cpus_each=1,
+        address=cluster.address,
+        insecure=True,
+    )
+    try:
+        wait_for(lambda: pool.outage is not None)
+        assert "not_here.npy: the home must lie in a folder that every machine" in str(pool.outage)
+        assert not pool.has_place()
+    finally:
+        pool.close()
+
+
+def test_workers_that_cannot_start_end_the_sweep_in_words(
+    cluster: Any, sotu_corpus: Corpus
+) -> None:
+    cluster.add_node(num_cpus=1)
+    broken = ArmFile(name="own", text="import no_such_library\n")
+    pool = ray_pool.RayPool(
+        WorkerOptions(
+            corpus=sotu_corpus,
+            device="cpu",
+            num_threads=1,
+            checkpoint_seconds=60.0,
+            arm_files=(broken,),
+        ),
+        num_workers=1,
+        cpus_each=1,
+        address=cluster.address,
+        insecure=True,
+    )
+    try:
+        wait_for(lambda: pool.outage is not None)
+        assert "workers cannot start on the Ray cluster" in str(pool.outage)
+        assert "no_such_library" in str(pool.outage)
+    finally:
+        pool.close()
