@@ -13,12 +13,13 @@ from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
 from analysis.sweep.gain import Gain
 from analysis.sweep.leaderboard import Leaderboard
 from experiments.command import talk
+from experiments.digits import decimals_for
 from search.belief.gaps import ArmGap
 from search.belief.rate_standing import RateStanding
 from search.propose.tuned_arms import ArmTuning
 
 
-def print_comparisons(found: Leaderboard) -> None:
+def print_comparisons(found: Leaderboard, *, full: bool = False) -> None:
     """What a reader of the leaderboard should know before arms are compared, and the gains."""
     for tuning in found.tunings:
         print(describe_tuning(tuning))
@@ -26,7 +27,7 @@ def print_comparisons(found: Leaderboard) -> None:
     print_freedoms(found.freedoms)
     print_gaps(found.gaps)
     print_trends(found.trends)
-    print_gains(found.gains)
+    print_gains(found.gains, full=full)
     print_confirmations(found.confirmations)
 
 
@@ -98,7 +99,10 @@ def _gap_cell(gap: ArmGap) -> str:
     if gap.half_width_nats is None:
         return f"{gap.gap_nats:.4f} (to {gap.better})"
     tie = ", a tie" if gap.verdict == "tie" else ""
-    return f"{gap.gap_nats:.4f} ± {gap.half_width_nats:.4f}{tie} (to {gap.better})"
+    decimals = decimals_for(gap.half_width_nats)
+    return (
+        f"{gap.gap_nats:.{decimals}f} ± {gap.half_width_nats:.{decimals}f}{tie} (to {gap.better})"
+    )
 
 
 def _print_by_budget(title: str, rows: Sequence[tuple[str, float, str]]) -> None:
@@ -117,24 +121,28 @@ def _print_by_budget(title: str, rows: Sequence[tuple[str, float, str]]) -> None
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def print_gains(gains: Sequence[Gain]) -> None:
-    """One row per arm, one column per budget; why a number or an interval is missing, once each."""
+def print_gains(gains: Sequence[Gain], *, full: bool = False) -> None:
+    """One row per arm, one column per budget; why a number or an interval is missing: a line, or a
+    line each."""
     if any(gain.gain is not None for gain in gains):
         rows = [(gain.arm, gain.train_flops, _gain_cell(gain)) for gain in gains]
         _print_by_budget("compute-equivalent gain over the standard arm, C_std(L) / C", rows)
     refused = [gain for gain in gains if gain.refused]
-    if refused:
+    if full:
+        for gain in refused:
+            talk(f"gain of {gain.arm} at {gain.train_flops:.3g}: {gain.refused}")
+    elif refused:
         talk(f"compute-equivalent gains: {_refusals(refused)}")
 
 
 def _refusals(refused: Sequence[Gain]) -> str:
-    """Where there is none and one of the reasons, in a line; `isoflop best --json` has them all."""
+    """Where there is none and one of the reasons, in a line; `isoflop best --full` has them all."""
     by_arm: dict[str, list[str]] = {}
     for gain in refused:
         by_arm.setdefault(gain.arm, []).append(f"{gain.train_flops:.3g}")
     where = "; ".join(f"{arm} at {', '.join(budgets)}" for arm, budgets in by_arm.items())
     others = len({gain.refused for gain in refused}) - 1
-    more = f" (and {others} more reasons: --json)" if others else ""
+    more = f" (and {others} more reasons: --full)" if others else ""
     return f"none for {where}: {refused[0].refused}{more}"
 
 

@@ -91,17 +91,22 @@ def parse_sweep_options(
     Fields of the experiment are taken and checked as the other verbs do, so that one command line
     serves them all; of these only ``--name`` matters here.
     """
-    own = {f"--{each.name.replace('_', '-')}" for each in fields(options)}
-    kept, given = _parted(argv, own)
+    kept, given = parted(argv, options)
     parsed = parse_options(options, kept, verb=verb)
+    return parsed, changed_name(parsed.experiment, given, verb=verb)
+
+
+def changed_name(reference: str, given: list[str], *, verb: str) -> str:
+    """The name of the sweep of a reference whose fields words of the command line change."""
     if not given:
-        return parsed, sweep_name(parsed.experiment)
-    words = [parsed.experiment, *given]
-    return parsed, parse_experiment_options(ExperimentOptions, words, verb=verb)[1].name
+        return sweep_name(reference)
+    return parse_experiment_options(ExperimentOptions, [reference, *given], verb=verb)[1].name
 
 
-def _parted(argv: list[str], own: set[str]) -> tuple[list[str], list[str]]:
-    """A command line's words, and those that change fields of the experiment."""
+def parted(argv: list[str], options: type[Any]) -> tuple[list[str], list[str]]:
+    """A command line's words for a verb's own options, and those that change fields of the
+    experiment."""
+    own = {f"--{each.name.replace('_', '-')}" for each in fields(options)}
     names = {name.replace("_", "-") for name in Experiment.model_fields}
     caps = {"--max-flops", "--max-hours"}
     kept: list[str] = []

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from search.record.trial_records import TrialRecord
 from spaces.arms.contract import shape_in_words
@@ -21,20 +22,30 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 """At most one progress line per trial in this time, where there is no terminal."""
 
+UPDATES_PER_SECOND = 4
+"""What a terminal is given at most; half are the table's own, half come with lines above it."""
+
 
 class Watcher:
     """Shows the events of one sweep on standard error."""
 
-    def __init__(self, *, trials: int) -> None:
+    def __init__(self, *, trials: int, console: Console | None = None) -> None:
         """``trials``: how many the sweep asks for in all."""
         self._asked = trials
-        self._console = Console(stderr=True)
-        self._live = Live(console=self._console, refresh_per_second=4, transient=True)
+        self._console = console or Console(stderr=True)
         self._on_terminal = self._console.is_terminal
         self._running: dict[str, SweepEvent] = {}
         self._states: dict[str, TrialRecord] = {}
         self._said: dict[str, float] = {}
+        self._waiting: list[str] = []
+        self._printed = 0.0
         self._started = time.monotonic()
+        self._live = Live(
+            console=self._console,
+            get_renderable=self.table,
+            refresh_per_second=UPDATES_PER_SECOND / 2,
+            transient=True,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -47,6 +58,7 @@ class Watcher:
     ) -> None:
         if self._on_terminal:
             self._live.stop()
+            self._print_waiting()
 
     def begin(self, records: list[TrialRecord]) -> None:
         """Start showing, from what was there before this run."""
@@ -55,19 +67,19 @@ class Watcher:
             self._live.start()
 
     def __call__(self, event: SweepEvent) -> None:
-        """Show one event."""
+        """Show one event; on a terminal with those that came shortly before it."""
         key = event.record.config_hash
         self._states[key] = event.record
         if event.kind in ("started", "progress"):
             self._running[key] = event
         else:
             self._running.pop(key, None)
-        if self._on_terminal:
-            self._live.update(self._table())
         if event.kind in ("finished", "lost", "reused") or (
             not self._on_terminal and self._is_due(key)
         ):
-            self._print(describe_event(event))
+            self._say(describe_event(event))
+        if time.monotonic() - self._printed >= 2 / UPDATES_PER_SECOND:
+            self._print_waiting()
 
     def _is_due(self, key: str) -> bool:
         now = time.monotonic()
@@ -76,26 +88,55 @@ class Watcher:
         self._said[key] = now
         return True
 
-    def _print(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         done = sum(record.is_result for record in self._states.values())
         text = f"[{time.monotonic() - self._started:6.1f} s, {done}/{self._asked}] {line}"
         if self._on_terminal:
-            self._console.print(text, highlight=False)
+            self._waiting.append(text)
         else:
             print(text, file=sys.stderr, flush=True)
 
-    def _table(self) -> RenderableType:
-        table = Table(box=None)
-        for column in ("trial", "step", "loss (nats)"):
-            table.add_column(column, justify="left" if column == "trial" else "right")
-        for event in self._running.values():
-            step = event.record.attempts[-1].step if event.record.attempts else 0
-            table.add_row(
-                describe_trial(event.record), f"{step}/{event.steps}", _latest_loss(event.record)
-            )
-        counts = Counter(record.state for record in self._states.values())
+    def _print_waiting(self) -> None:
+        if self._waiting:
+            self._console.print("\n".join(self._waiting), highlight=False, markup=False)
+            self._waiting.clear()
+            self._printed = time.monotonic()
+
+    def table(self) -> RenderableType:
+        """How trials stand, and those that run: a line each, as many as the terminal is high."""
+        counts = Counter(record.state for record in list(self._states.values()))
         summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-        return Group(f"{summary} of {self._asked}", table)
+        running = list(self._running.values())  # at once: the display's thread reads it too
+        room = max(1, self._console.height - 4)
+        table = Table(box=None, padding=(0, 1, 0, 0))
+        for column in ("trial", "arm", "FLOPs"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("shape")
+        for column in ("step", "nats"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for event in running[:room]:
+            table.add_row(*_cells(event))
+        hidden = [f"and {len(running) - room} more that run"] if len(running) > room else []
+        return Group(_line(f"{summary} of {self._asked}"), table, *map(_line, hidden))
+
+
+def _cells(event: SweepEvent) -> list[RenderableType]:
+    """A running trial's row; only its shape gives way where the terminal is narrow."""
+    record, proposal = event.record, event.record.proposal
+    step = record.attempts[-1].step if record.attempts else 0
+    return [
+        f"#{record.number}",
+        proposal.arm,
+        f"{proposal.budget.train_flops:.2g}",
+        _line(shape_in_words(proposal.config.architecture)),
+        f"{step}/{event.steps}",
+        _latest_loss(record),
+    ]
+
+
+def _line(text: str) -> Text:
+    """Text that is cut where it would take a second line."""
+    return Text(text, no_wrap=True, overflow="ellipsis")
 
 
 def describe_event(event: SweepEvent) -> str:

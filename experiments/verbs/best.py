@@ -6,11 +6,12 @@ import re
 import sys
 from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from analysis.sweep.leaderboard import BudgetBoard, Entry, Leaderboard, best
 from experiments.command import print_json, talk
 from experiments.comparisons import print_comparisons
+from experiments.digits import decimals_for
 from experiments.metric_board import metric_name, print_by_metric, ranked_by
 from experiments.setup import SweepOptions, json_number, parse_sweep_options
 from experiments.where import conditions, mlflow_filter, only
@@ -54,6 +55,8 @@ class BestOptions(SweepOptions):
     pareto: bool = False
     """The configurations that none as cheap beats: loss against parameters, inference FLOPs and
     memory, over all budgets."""
+    full: bool = False
+    """Every reason why a gain is missing, not the first alone."""
     server: str | None = None
     """Address of the MLflow UI that links point to; left out: where `isoflop ui` serves."""
 
@@ -76,7 +79,7 @@ def run(argv: list[str]) -> int:
     elif options.metric is not None:
         print_by_metric(found, metric_name(found, options.metric), top=options.top)
     else:
-        print_best(found, top=options.top, server=server)
+        print_best(found, top=options.top, server=server, full=options.full)
     return 0
 
 
@@ -181,14 +184,14 @@ def _entry(entry: Entry) -> dict[str, Any]:
     }
 
 
-def print_best(found: Leaderboard, *, top: int, server: str) -> None:
+def print_best(found: Leaderboard, *, top: int, server: str, full: bool = False) -> None:
     """The leaderboard as one table per budget, a row per configuration, then the link."""
     sweep = found.sweep
     if not found.budgets:
         print(_no_result(sweep.name))
         return
     _print_boards(found, top=top)
-    print_comparisons(found)
+    print_comparisons(found, full=full)
     link = link_of(sweep, server)
     if link is None:
         talk("not in MLflow yet: run the sweep again with MLflow reachable")
@@ -253,17 +256,22 @@ def _warnings(shown: Rows) -> list[str]:
 
 
 def _table(board: BudgetBoard, shown: Rows) -> Any:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     tied = {entry.record.config_hash for entry in board.entries if entry.tied_with_best}
-    table = Table(title=_title(board), title_justify="left")
-    columns = ("arm", "shape", "parameters", "tokens", "tok/par")
+    table = Table(
+        title=_title(board), title_justify="left", box=SIMPLE_HEAD, padding=0, show_edge=False
+    )
+    columns = ("arm", "shape", "par.", "tokens", "tok/par")
     for column in ("#", *columns, "lr", "seeds", "loss\n(nats)", "bits/\nbyte"):
-        table.add_column(column, justify="left" if column in ("arm", "shape") else "right")
+        side: Literal["left", "right"] = "left" if column in ("arm", "shape") else "right"
+        table.add_column(column, justify=side, no_wrap=column != "shape")
+    decimals = decimals_for(board.seed_noise_nats)
     for rank, runs in shown.items():
         mark = "*" if board.recommended in runs else ""
         mark += "=" if runs[0].config_hash in tied else ""
-        table.add_row(f"{mark}{rank}", *_cells(runs))
+        table.add_row(f"{mark}{rank}", *_cells(runs, decimals))
     return table
 
 
@@ -273,13 +281,13 @@ def _title(board: BudgetBoard) -> str:
     if noise is None:
         return title + "; without replicates nothing says what is a tie; * recommended"
     return title + (
-        f"; seed noise {noise:.4f} nats ({board.degrees_of_freedom} degrees of "
+        f"; seed noise {noise:.2g} nats ({board.degrees_of_freedom} degrees of "
         f"freedom)\nmean over seeds; = cannot be told from the first at 5 %; * recommended: lowest "
         f"without luck"
     )
 
 
-def _cells(runs: list[TrialRecord]) -> list[str]:
+def _cells(runs: list[TrialRecord], decimals: int) -> list[str]:
     record, config = runs[0], runs[0].proposal.config
     bits = [run.outcome.bits_per_byte for run in runs if run.outcome and run.outcome.bits_per_byte]
     numbers = configuration_numbers(record.proposal)
@@ -291,8 +299,8 @@ def _cells(runs: list[TrialRecord]) -> list[str]:
         f"{numbers['tokens_per_parameter']:.1f}",
         f"{config.training.learning_rate:.3g}",
         str(len(runs)),
-        f"{fmean(map(loss_of, runs)):.4f}",
-        f"{fmean(bits):.4f}",
+        f"{fmean(map(loss_of, runs)):.{decimals}f}",
+        f"{fmean(bits):.{decimals}f}",
     ]
 
 

@@ -113,7 +113,7 @@ class FitOptions:
 
 def run(argv: list[str]) -> int:
     """Fit and print; 0 for a refusal too, 1 where the gauntlet differs from what is published."""
-    options = _with_table(parse_options(FitOptions, argv, verb="fit"))
+    options = _parsed(argv)
     asked = sum([options.experiment is not None, options.table is not None, options.gauntlet])
     if asked != 1:
         raise RequestError("fit takes one of EXPERIMENT, --table FILE and --gauntlet")
@@ -127,6 +127,22 @@ def run(argv: list[str]) -> int:
 
     with listening(ProgressLine(talk)):
         return _run(options)
+
+
+def _parsed(argv: list[str]) -> FitOptions:
+    """The options; what changes fields of the experiment tells which sweep is meant."""
+    from experiments.setup import changed_name, parted
+
+    kept, given = parted(argv, FitOptions)
+    options = _with_table(parse_options(FitOptions, kept, verb="fit"))
+    if not given:
+        return options
+    if options.experiment is None:
+        raise RequestError(
+            f"{given[0]} changes a field of an experiment, but a table or the gauntlet is fitted; "
+            "leave it out, or name an EXPERIMENT"
+        )
+    return replace(options, experiment=changed_name(options.experiment, given, verb="fit"))
 
 
 def _with_table(options: FitOptions) -> FitOptions:

@@ -55,21 +55,22 @@ def watch(name: str, home: Path, *, seconds: float = WATCH_SECONDS) -> None:
     from rich.text import Text
 
     console, said = Console(), ""
-    with (
-        Live(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as live
-    ):
+    display = Live(console=console, auto_refresh=False, transient=True)
+    with display if console.is_terminal else nullcontext() as live:
         while True:
             is_driven = _is_driven(home)  # asked first: what it then reads is the last word
             found = status(name, home)
             if live is not None:
-                shown = Text("\n".join(lines_of(found, most=console.height - 2)))
-                live.update(shown, refresh=True)
+                shown = "\n".join(lines_of(found, most=console.height - 2))
+                live.update(Text(shown, no_wrap=True, overflow="ellipsis"), refresh=True)
             elif (line := counts_in_words(found)) != said:
                 print(line, flush=True)
                 said = line
             if not is_driven:
-                return
+                break
             time.sleep(seconds)
+    if console.is_terminal:
+        print("\n".join(lines_of(found, most=console.height - 2)))
 
 
 def _is_driven(home: Path) -> bool:

@@ -28,6 +28,7 @@ from runners.mlflow.database import (
     local_artifacts,
     sqlite_path,
 )
+from runners.mlflow.description import NOTE_TAG, description
 from runners.mlflow.run_rows import (
     CONFIGURATION_FILE,
     EVALUATED,
@@ -225,7 +226,10 @@ class MlflowProjection:
             run_id = str(run.info.run_id)
         for key, value in sweep_tags(sweep).items():
             self._client.set_tag(run_id, key, value)
-        self._client.log_dict(run_id, json.loads(sweep.experiment_json), "experiment.json")
+        asked = json.loads(sweep.experiment_json)
+        self._client.log_dict(run_id, asked, "experiment.json")
+        if not runs or NOTE_TAG not in runs[0].data.tags:  # a person's own words stay
+            self._client.set_tag(run_id, NOTE_TAG, description(self._sweep, asked))
         return run_id
 
     def _keep_views(self) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import random
 import zlib
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 
 import pytest
+from rich.console import Console
 
-from analysis.sweep.leaderboard import leaderboard
+from analysis.sweep.leaderboard import best, leaderboard
 from experiments.cli import run
-from experiments.verbs.best import print_best
+from experiments.digits import decimals_for
+from experiments.verbs.best import _shown, _table, print_best
 from experiments.where import Condition, mlflow_filter
 from search.record.ledger import Ledger, TrialRecord
 from search.record.trial import Proposal
+from search.record.trial_records import loss_of
 from tests.experiments.recorded import record_sweep, write_experiment
 from tests.experiments.toy import run_json
 from tests.search.records import bowl
@@ -159,3 +164,45 @@ def test_where_is_a_search_that_mlflow_takes(words, capfd) -> None:
     assert mlflow_filter(asked).endswith(
         "and tags.`isoflop.arm` = 'dual' and metrics.`parameters` < 5000000"
     )
+
+
+def test_the_table_is_right_at_80_columns(words, capfd):
+    found = best("toy", Path(words[-1]))
+    for board in found.budgets:
+        table = _table(board, _shown(board, 5))
+        table.title = None
+        for width in (80, 160):
+            console = Console(file=io.StringIO(), width=width)
+            console.print(table)
+            lines = console.file.getvalue().splitlines()
+            assert max(len(line.rstrip()) for line in lines) <= width
+            losses = [f"{fmean(map(loss_of, runs)):.9f}" for runs in _shown(board, 5).values()]
+            decimals = decimals_for(board.seed_noise_nats)
+            shown = "\n".join(lines)
+            assert "\u2026" not in shown
+            assert all(f"{float(loss):.{decimals}f}" in shown for loss in losses)
+
+
+@pytest.mark.parametrize(
+    ("noise", "decimals"),
+    [(None, 4), (0.0, 4), (1e-6, 4), (0.0012, 4), (0.012, 3), (0.12, 2), (1.2, 1), (120.0, 1)],
+)
+def test_digits_end_where_noise_begins(noise, decimals):
+    assert decimals_for(noise) == decimals
+
+
+def test_every_missing_gain_is_told_in_full(words, capfd):
+    gains = best("toy", Path(words[-1])).gains
+    refused = [gain for gain in gains if gain.refused]
+    assert run([*words, "--full"]) == 0
+    said = capfd.readouterr().err
+    assert said.count("gain of ") == len(refused)
+    assert run(list(words)) == 0
+    assert capfd.readouterr().err.count("compute-equivalent gains: ") == bool(refused)
+
+
+def test_fit_takes_the_fields_of_an_experiment(words, capfd):
+    assert run(["fit", *words[1:], "--text.source", "elsewhere", "--name", "another"]) == 2
+    assert "holds no sweep 'another'" in capfd.readouterr().err
+    assert run(["fit", "--table", "points.csv", "--text.source", "elsewhere"]) == 2
+    assert "name an EXPERIMENT" in capfd.readouterr().err

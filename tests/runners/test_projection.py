@@ -19,9 +19,10 @@ from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from runners.mlflow.comparison import compare_sweep
 from runners.mlflow.database import analyse_database
+from runners.mlflow.description import NOTE_TAG
 from runners.mlflow.projection import MlflowProjection, log_fit, log_report
 from runners.mlflow.run_rows import run_name
-from runners.mlflow.saved_view import BEST_VIEW_KEY, local_tracking_uri
+from runners.mlflow.saved_view import BEST_VIEW_KEY, flops_in_words, local_tracking_uri
 from search.record.ledger import Attempt, Ledger, TrialRecord
 from search.record.numbers import configuration_numbers, outcome_numbers
 from search.record.trial import CurvePoint, Outcome
@@ -350,3 +351,18 @@ def test_a_run_s_name_reads_and_sorts_by_itself(tmp_path: Path) -> None:
     (proposal,) = toy_proposals(tmp_path, 1)
     name = run_name(record_of(proposal, 3.0, number=7))
     assert re.fullmatch(r"[24]e09 \w+ \dx\d+( K\d)?( d\d+)?( w\d+)? #7", name), name
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_stranger_reads_what_the_sweep_asks_and_own_words_stay(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "home", toy_experiment())
+    uri = f"sqlite:///{tmp_path}/elsewhere.sqlite"
+    MlflowProjection(ledger, "toy", tracking_uri=uri).sync()
+    client, experiment = MlflowClient(tracking_uri=uri), ledger.sweep("toy").mlflow_experiment_id
+    (parent,) = client.search_runs([experiment], filter_string="tags.`isoflop.kind` = 'sweep'")
+    note = parent.data.tags[NOTE_TAG]
+    assert all(f"`{arm}`" in note for arm in toy_experiment().arms)
+    assert all(flops_in_words(flops) in note for flops in toy_experiment().budget.train_flops)
+    client.set_tag(parent.info.run_id, NOTE_TAG, "mine")
+    MlflowProjection(ledger, "toy", tracking_uri=uri).sync()
+    assert client.get_run(parent.info.run_id).data.tags[NOTE_TAG] == "mine"
