@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import shutil
 from pathlib import Path
 
 import polars as pl
@@ -113,3 +114,32 @@ def test_a_page_and_figures_of_a_text(tmp_path: Path, capfd: pytest.CaptureFixtu
 def test_characters_belong_to_the_piece_that_ends_them() -> None:
     assert pieces_of("aé日", [1, 1, 1, 2, 1]) == ["a", "", "é", "", "日"]
     assert pieces_of("ab", [2]) == ["ab"]
+
+
+@pytest.mark.browser
+def test_a_browser_tints_every_token_and_asks_for_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from tests.experiments.test_report import visit
+
+    if shutil.which("chromium") is None:
+        pytest.skip("Debian's chromium is not installed")
+    name, text, page = trained(tmp_path / "h"), tmp_path / "own.txt", tmp_path / "page.html"
+    text.write_text("Four & twenty <i>blackbirds</i>.")
+    words = ["gates", name, "--text", str(text), "--home", str(tmp_path / "h"), "--page", str(page)]
+    assert run(words) == 0
+    script = """
+      document.querySelector('input[value="0"]').click();
+      const first = document.querySelector("#text span");
+      first.dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+    """
+    opened = tmp_path / "opened.html"
+    opened.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    found = visit(opened, tmp_path / "visit")
+    assert (found.console, found.requests) == ([], [])
+    data = json.loads(page.read_text().split('id="data">')[1].split("</script>")[0])
+    tints = [float(each) for each in re.findall(r'<span style="--t: ([-0-9.]+)', found.document)]
+    first = [(each - data["centre"]) / data["reach"] for each in data["layers"][0]]
+    assert tints == pytest.approx([max(-1, min(1, each)) for each in first], abs=2e-3)
+    about = found.document.split('id="about"')[1]
+    assert f"{data['layers'][0][0]:.3f}" in about
