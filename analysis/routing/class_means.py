@@ -27,7 +27,7 @@ from analysis.solve.told_apart import LEVEL, adjusted
 from spaces.errors import RequestError
 
 Measure = Literal["deep_share", "g_d", "g_w", "expected_loops"]
-By = Literal["class", "tag", "layer", "position"]
+By = Literal["class", "tag", "layer", "position", "frequency"]
 WordGate = Literal["mean", "last"]
 
 
@@ -36,7 +36,7 @@ class ClassMean:
     """One class of tokens."""
 
     name: str
-    """The class, tag, layer or stretch of positions."""
+    """The class, tag, layer, or stretch of positions or frequencies."""
     words: int
     """Words, and tokens of no word, in it."""
     units: int
@@ -68,7 +68,7 @@ class ClassMeans:
     """What was drawn again: sentences where there are fewer than `FEWEST_UNITS` documents."""
     num_units: int
     classes: tuple[ClassMean, ...]
-    """Largest mean first; layers and positions in order."""
+    """Largest mean first; layers, positions and frequencies in order."""
 
 
 def class_means(
@@ -112,7 +112,8 @@ def _word_values(
         "class": token_class(),
         "tag": pl.col("tag"),
         "layer": pl.col("layer").cast(pl.String),
-        "position": pl.lit("2^") + pl.col("position").log(2).floor().cast(pl.Int32).cast(pl.String),
+        "position": _power_of_2(pl.col("position")),
+        "frequency": _power_of_2(pl.len().over("token", "layer")),
     }[by]
     rows = probe.filter(~is_no_word()) if by == "tag" else probe
     if word_gate == "last":
@@ -127,6 +128,11 @@ def _word_values(
     )
 
 
+def _power_of_2(count: pl.Expr) -> pl.Expr:
+    """Between which powers of 2 a count lies, by the lower."""
+    return pl.lit("2^") + count.log(2).floor().cast(pl.Int32).cast(pl.String)
+
+
 def is_no_word() -> pl.Expr:
     """Whether a row of a probe belongs to no word."""
     return pl.col("word").is_null()
@@ -135,7 +141,7 @@ def is_no_word() -> pl.Expr:
 def _tables(values: pl.DataFrame, keys: list[str]) -> tuple[Array, Array, list[str]]:
     """Sums and counts by unit and class."""
     cells = values.group_by([*keys, "group"]).agg(total=pl.col("value").sum(), count=pl.len())
-    names = sorted(values["group"].unique())
+    names = sorted(values["group"].unique(), key=_order)
     units = cells.select(keys).unique(maintain_order=True).sort(keys).with_row_index("unit")
     cells = cells.join(units, on=keys)
     place = cells["group"].replace_strict(dict(zip(names, range(len(names)), strict=True)))
@@ -144,6 +150,12 @@ def _tables(values: pl.DataFrame, keys: list[str]) -> tuple[Array, Array, list[s
     at = (cells["unit"].to_numpy(), place.to_numpy())
     sums_UC[at], counts_UC[at] = cells["total"].to_numpy(), cells["count"].to_numpy()
     return sums_UC, counts_UC, names
+
+
+def _order(name: str) -> tuple[bool, int, str]:
+    """Layers and powers of 2 by number, all else by name."""
+    number = name.removeprefix("2^")
+    return (False, int(number), "") if number.isdigit() else (True, 0, name)
 
 
 def _means(

@@ -49,7 +49,8 @@ class GatesOptions:
     all: bool = False
     """RUN is an experiment: all its results that route and left weights."""
     by: By = "class"
-    """What to compare: classes of tokens, parts of speech, layers, or positions (powers of 2)."""
+    """What to compare: classes of tokens, parts of speech, layers, positions, or how often a token
+    occurs in the text (both by powers of 2)."""
     measure: Measure | None = None
     """deep_share, g_d, g_w or expected_loops; left out: deep_share where there are gates."""
     word_gate: WordGate = "mean"

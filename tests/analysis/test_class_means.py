@@ -33,6 +33,7 @@ def probe_of(
                 "tag": tags,
                 "is_last_piece": [True] * words,
                 "position": word + 1,
+                "token": np.where(word < 20, 7, 100 + word),  # half of all are one token
                 "layer": [layer] * words,
                 "deep_share": share + noise * rng.normal(size=words),
                 "expected_loops": pl.Series([None] * words, dtype=pl.Float32),
@@ -101,6 +102,10 @@ def test_layers_and_positions_come_in_order() -> None:
     assert [each.name for each in layers.classes] == ["0", "1"]
     places = class_means(probe, by="position", resamples=50)
     assert [each.name for each in places.classes] == ["2^0", "2^1", "2^2", "2^3", "2^4", "2^5"]
+    counts = class_means(probe, by="frequency", resamples=50)
+    assert [(each.name, each.words) for each in counts.classes] == [("2^4", 600), ("2^9", 600)]
+    many = class_means(probe_of(SHARES, seed=5, documents=120), by="frequency", resamples=50)
+    assert [each.name for each in many.classes] == ["2^6", "2^11"]
 
 
 def test_a_measure_that_a_model_lacks_is_refused() -> None:
