@@ -110,9 +110,16 @@ def _answer_of_gap(question: GapQuestion, found: SweepFit) -> Answer:
         if gap.gap_nats is not None and gap.interval is not None:
             low, high = sorted(sign * end for end in gap.interval)
             value, interval = sign * gap.gap_nats, (low, high)
+    mixed = {
+        reason.message
+        for trend in found.trends
+        if {trend.one, trend.other} == set(families)
+        for reason in trend.reasons
+        if reason.code == "mixed-loops"
+    }
     return Answer(
         question=question,
-        law="the curves of both arms",
+        law="; ".join(["the curves of both arms", *sorted(mixed)]),
         value=value,
         interval=interval,
         why_not=why_not,

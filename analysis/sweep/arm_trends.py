@@ -20,7 +20,7 @@ from analysis.sweep.gain import FrontierPoint
 from search.record.trial import family_of
 
 ROLES = ("params", "tokens", "loss", "budget")
-DEPTH, DATA_SEED = "num_layers", "data_seed"
+DEPTH, DATA_SEED, LOOPS = "num_layers", "data_seed", "num_loops"
 
 
 def arm_trends(
@@ -67,12 +67,33 @@ def _trend(
     (first, second), left_out = _at_common_depths(tables[one], tables[other])
     if left_out is not None:
         reasons.append(left_out)
+    reasons += [
+        mixed
+        for arm, table in ((one, first), (other, second))
+        if (mixed := _mixed_loops(arm, table)) is not None
+    ]
     first_runs, second_runs = _by_budget(first), _by_budget(second)
     gaps = [
         gap_at(_runs(first_runs[flops]), _runs(second_runs[flops]), flops)
         for flops in sorted(first_runs.keys() & second_runs.keys())
     ]
     return gap_trend(one, other, gaps, reasons=reasons)
+
+
+def _mixed_loops(arm: str, table: pl.DataFrame) -> Reason | None:
+    """That runs of several K stand on one curve of an arm."""
+    loops = sorted(set(table[LOOPS]))
+    if len(loops) < 2:
+        return None
+    return Reason(
+        code="mixed-loops",
+        status="warn",
+        message=(
+            f"{arm} ran with K = {', '.join(f'{each:g}' for each in loops)}, and all stand on one "
+            f"curve: the gap is that of their mixture, not of its best K; set them beside each "
+            f"other with one K at a time (axes.num_loops)"
+        ),
+    )
 
 
 def _by_arm(frame: pl.DataFrame, roles: Mapping[str, str] | None) -> dict[str, pl.DataFrame]:
@@ -86,8 +107,12 @@ def _by_arm(frame: pl.DataFrame, roles: Mapping[str, str] | None) -> dict[str, p
         pl.col(name) if name in frame.columns else pl.lit(0).alias(name)
         for name in (DEPTH, DATA_SEED)
     ]
+    loops = pl.col(LOOPS).fill_null(1) if LOOPS in frame.columns else pl.lit(1).alias(LOOPS)
     needed = frame.select(
-        pl.col(group).alias("arm"), *(pl.col(n).alias(r) for r, n in columns.items()), *optional
+        pl.col(group).alias("arm"),
+        *(pl.col(n).alias(r) for r, n in columns.items()),
+        *optional,
+        loops,
     ).drop_nulls()
     return {str(arm): table for (arm,), table in needed.partition_by("arm", as_dict=True).items()}
 

@@ -182,6 +182,15 @@ def test_arms_are_compared_at_common_depths_and_unequal_freedoms_are_said() -> N
     assert "depth" in said["unequal-freedoms"]
 
 
+def test_several_loops_on_one_curve_are_said() -> None:
+    loops = pl.when((pl.col("arm") == "dual") & (pl.col("data_seed") == 1)).then(4).otherwise(2)
+    (trend,) = arm_trends(frame_of_arms(num_loops=loops))
+    said = {reason.code: reason.message for reason in trend.reasons}
+    assert said["mixed-loops"].startswith("dual ran with K = 2, 4, and all stand on one curve")
+    (plain,) = arm_trends(frame_of_arms(num_loops=pl.lit(2)))
+    assert "mixed-loops" not in {reason.code for reason in plain.reasons}
+
+
 def test_too_few_sizes_or_budgets_are_refused_with_the_reason() -> None:
     frame = frame_of_arms().filter(pl.col("data_seed") == 0)
     (trend,) = arm_trends(frame.filter(pl.col("budget") < 5e13))
