@@ -182,10 +182,10 @@ def test_what_the_right_table_gives(right: dict[str, Any]) -> None:
             "alpha": 0.33502265102,
             "beta": 0.30125895275,
         },
-        rel=1e-9,
+        rel=1e-7,  # so flat is the bottom: processors differ by 7e-9
     )
     jackknife = right["resampling"]["jackknife_intervals"]
-    assert jackknife["E"] == pytest.approx([1.7795752539, 1.8485135260], rel=1e-9)
+    assert jackknife["E"] == pytest.approx([1.7795752539, 1.8485135260], rel=1e-7)
     assert right["derived"]["frontier"][0]["n_star"] == pytest.approx(3.05e7, rel=1e-3)
     assert right["derived"]["frontier"][0]["flops"] == 3e17
 
