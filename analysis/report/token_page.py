@@ -7,6 +7,7 @@ Shapes in names: L layers, N tokens.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,17 +91,19 @@ def _place(value: float, centre: float, reach: float) -> float:
     return max(-1.0, min(1.0, (value - centre) / reach))
 
 
-def pieces_of(text: str, num_bytes: Sequence[int]) -> list[str]:
-    """Each token's part of a text; a character belongs to the token in which its last byte lies.
+def pieces_of(texts: Sequence[str], num_bytes: Sequence[int]) -> list[str]:
+    """Each token's part of texts that follow each other; a character belongs to the token in which
+    its last byte lies, and a blank line to the last token of a text that another follows.
 
-    ``num_bytes``: of each token, in order; together those of the text.
+    ``num_bytes``: of each token, in order; together those of the texts.
     """
-    raw, pieces, start, end = text.encode(), [], 0, 0
+    ends = set(itertools.accumulate(len(text.encode()) for text in texts[:-1]))
+    raw, pieces, start, end = "".join(texts).encode(), [], 0, 0
     for count in num_bytes:
         end += count
         whole = end
         while whole < len(raw) and whole > start and raw[whole] & 0xC0 == 0x80:
             whole -= 1  # back to where a character begins
-        pieces.append(raw[start:whole].decode())
+        pieces.append(raw[start:whole].decode() + ("\n\n" if count and end in ends else ""))
         start = whole
     return pieces

@@ -15,8 +15,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from pydantic import ValidationError
+
 from analysis.solve.told_apart import LEVEL, Mean, mean_of, told_apart
-from search.asked.experiment import Experiment
+from search.asked.experiment import Experiment, describe_errors
 from search.propose.ablation import AS_IT_IS, base_point, varied
 from search.propose.cells import cell_axes
 from search.record.ledger import Ledger
@@ -110,11 +112,22 @@ def ablation(name: str, home: Path) -> Ablation:
     with contextlib.closing(Ledger(home)) as ledger:
         sweep = ledger.sweep(name)
         records = ledger.trials(name)
-    return ablation_of(Experiment.model_validate_json(sweep.experiment_json), records)
+    try:
+        experiment = Experiment.model_validate_json(sweep.experiment_json)
+    except ValidationError as error:
+        where = f"the experiment of {name} in the ledger"
+        raise RequestError(describe_errors(error, where=where)) from None
+    return ablation_of(experiment, records)
 
 
 def ablation_of(experiment: Experiment, records: Sequence[TrialRecord]) -> Ablation:
-    """The same from records. Raises `RequestError` without a result of a base."""
+    """The same from records. Raises `RequestError` for another sweep, and without a result of a
+    base."""
+    if experiment.search.goal != "ablation":
+        raise RequestError(
+            f"{experiment.name} changes several choices at once; an ablation is a sweep with "
+            f'search.goal = "ablation" (as gate_ablation)'
+        )
     groups: dict[tuple[str, float, str], dict[int, TrialRecord]] = {}
     failed: Counter[tuple[str, float, str]] = Counter()
     for record in records:
@@ -127,8 +140,8 @@ def ablation_of(experiment: Experiment, records: Sequence[TrialRecord]) -> Ablat
                 groups.setdefault(key, {})[record.proposal.config.data_seed] = record
     if not any(what == AS_IT_IS for *_, what in groups):
         raise RequestError(
-            f"{experiment.name} has no result of the base that choices are set beside; an ablation "
-            f'is a sweep with search.goal = "ablation" (as gate_ablation)'
+            f"{experiment.name} has no result of the base that choices are set beside yet; "
+            f"`isoflop status {experiment.name}` says what became of it"
         )
     order = sorted(groups, key=lambda key: (key[0], key[1], key[2] != AS_IT_IS))
     bases = {key[:2]: groups[key] for key in order if key[2] == AS_IT_IS}

@@ -165,7 +165,7 @@ def expected_gaps(
             continue
         for flops in sorted(map(float, experiment.budget.train_flops)):
             asked = GapQuestion(one=one, other=other, at_flops=flops, half_width=math.inf)
-            width = GapDesign(experiment, asked, ground).half_width(records, foresee=True)
+            width = GapDesign(experiment, ground, asked).half_width(records, foresee=True)
             if math.isfinite(width):
                 found.append(
                     ExpectedGap(one=one, other=other, train_flops=flops, half_width_nats=width)

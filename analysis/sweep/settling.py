@@ -255,22 +255,22 @@ def _first_runs(
             key = (cell, *sorted(axes.items()), experiment.architecture.head_dim)
             if key not in shapes:
                 offered = search.spread(cell, tuned=TunedArm(), rates=None)
-                shapes[key] = _in_order(offered, (*SIZES, *SIZES_BETWEEN), turn)
+                shapes[key] = _sizes_first(offered, (*SIZES, *SIZES_BETWEEN), turn)
             by_cell.append(shapes[key])
     rows = itertools.chain.from_iterable(itertools.zip_longest(*by_cell))
     runs = [run for run in rows if run is not None]
     yield from runs
     for number in range(1, MOST_REPEATS + 1):
         for run in runs:
-            yield _in_order_of(run, number)
+            yield _reordered(run, number)
 
 
-def _in_order_of(run: Proposal, number: int) -> Proposal:
+def _reordered(run: Proposal, number: int) -> Proposal:
     """A run in another data order."""
     return replace(run, config=replace(run.config, data_seed=run.config.data_seed + number))
 
 
-def _in_order(offered: Sequence[Proposal], sizes: Sequence[float], turn: int) -> list[Proposal]:
+def _sizes_first(offered: Sequence[Proposal], sizes: Sequence[float], turn: int) -> list[Proposal]:
     """One shape of every size, its other axes in turn; then all others."""
     near: dict[float, list[Proposal]] = {size: [] for size in sizes}
     for each in offered:

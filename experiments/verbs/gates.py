@@ -105,7 +105,10 @@ def run(argv: list[str]) -> int:
     found = [_means(each, options, by=options.by) for each in probed]
     documents = [gates_document(*each) for each in zip(probed, found, strict=True)]
     if len(probed) == 1:
-        print_json(documents[0]) if options.json else print_gates(probed[0].record, found[0])
+        if options.json:
+            print_json(documents[0])
+        else:
+            print_gates(probed[0].record, found[0])
         return 0
     rows = over_models(found)
     if options.json:
@@ -212,12 +215,9 @@ def _probed(record: TrialRecord, options: GatesOptions) -> Probed:
     talk(f"{len(rows):,} rows, one per token and layer, in {path}")
     pieces: list[str] = []
     if options.page is not None:
-        sizes = trained.tokenizer.token_num_bytes()
-        first = rows.filter(layer=0)
-        for document in documents:
-            tokens = first.filter(document=document.name)["token"].to_numpy()
-            parts = pieces_of(document.text, sizes[tokens].tolist())
-            pieces += [*parts[:-1], f"{parts[-1]}\n\n"] if parts else []
+        tokens = rows.filter(layer=0)["token"].to_numpy()
+        sizes = trained.tokenizer.token_num_bytes()[tokens].tolist()
+        pieces = pieces_of([document.text for document in documents], sizes)
     return Probed(record=record, rows=rows, path=path, pieces=tuple(pieces))
 
 
@@ -290,12 +290,11 @@ def _draw(probed: Sequence[Probed], options: GatesOptions, folder: Path) -> None
         readout = "deep_share" if not each.rows["g_d"].is_null().all() else "expected_loops"
         curve = [
             (point.tokens, point.readouts[readout])
-            for attempt in each.record.attempts
-            for point in attempt.curve
+            for point in each.record.curve
             if readout in point.readouts
         ]
         if len(curve) > 1:
-            tokens, values = zip(*sorted(curve), strict=True)
+            tokens, values = zip(*curve, strict=True)
             measure = readout.replace("_", " ")
             figure = draw_training(tokens, values, measure=measure, title=each.title)
             paths += save(figure, folder, "gates-training")

@@ -16,7 +16,7 @@ from runners.ground import most_side_by_side
 from runners.plan import TO_RUN, Plan, PlannedTrial, plan
 from runners.trial.branching import trunk_key
 from search.belief.rates import shared_rate_nats
-from search.design.question import parse_question
+from search.design.question import GapQuestion, parse_question
 from search.limits.packs import may_join
 from search.record.numbers import configuration_numbers
 from spaces.arms.contract import shape_in_words
@@ -106,10 +106,12 @@ def _power_text(asked: NextRuns) -> str:
     assert asked.question is not None
     widths = asked.half_widths[-1] if asked.half_widths else {}
     width = widths.get(asked.question.quantity, float("inf"))
+    of_gap = isinstance(asked.question, GapQuestion)
+    more = "further sizes (axes.d_model)" if of_gap else "budgets over a wider range"
     return (
         f"{asked.question} is out of reach of these axes and budgets: {len(asked.further)} runs "
         f"that are chosen for it, {asked.flops_of(len(asked.further)):.3g} training FLOPs, still "
-        f"leave ± {width:.2g}; budgets over a wider range would tell more"
+        f"leave ± {width:.2g}; {more} would tell more"
     )
 
 
@@ -240,7 +242,8 @@ def _gaps_in_words(gaps: Sequence[ExpectedGap]) -> str:
     for (one, other), mine in pairs.items():
         widths = [each.half_width_nats for each in mine]
         span = f"{min(widths):.2g}" if len(mine) == 1 else f"{min(widths):.2g} to {max(widths):.2g}"
-        words.append(f"{one} and {other} {span} ({len(mine)} budgets)")
+        budgets = "1 budget" if len(mine) == 1 else f"{len(mine)} budgets"
+        words.append(f"{one} and {other} {span} ({budgets})")
     return "; ".join(words)
 
 

@@ -63,7 +63,10 @@ LOOK_SECONDS = 1.0
 
 
 MOST_FAILED_STARTS = 3
-"""Workers in a row that end before they are anywhere, until no more are tried."""
+"""Workers in a row that fail to start on a machine, until no more are tried."""
+
+CREATION = "creation task"
+"""In Ray's words for a worker that failed by itself, and not because its machine went."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,7 +246,7 @@ class RayPool:
                 place: Place = ray.get(slot.placing)
             except RayActorError as error:  # its machine went, or it could not start
                 self._slots.remove(slot)
-                self._failed_starts += 1
+                self._failed_starts += CREATION in str(error)
                 if self._failed_starts < MOST_FAILED_STARTS or self.num_workers:
                     self._slots.append(replace(self._start(), is_missed=slot.is_missed))
                 else:

@@ -23,7 +23,7 @@ from spaces.errors import RequestError
 class GapDesign:
     """Chooses the runs of two arms at one budget."""
 
-    def __init__(self, experiment: Experiment, question: GapQuestion, ground: Ground) -> None:
+    def __init__(self, experiment: Experiment, ground: Ground, question: GapQuestion) -> None:
         """Raises `RequestError` where the experiment lacks an arm or the budget."""
         self.experiment = experiment
         self.question = question

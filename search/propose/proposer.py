@@ -502,7 +502,7 @@ def run_design(experiment: Experiment, ground: Ground, question: Question | None
     Raises `RequestError` where the experiment cannot answer the question.
     """
     if isinstance(question, GapQuestion):
-        return GapDesign(experiment, question, ground)
+        return GapDesign(experiment, ground, question)
     return LawDesign(experiment, ground, question)
 
 

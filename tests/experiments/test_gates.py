@@ -112,8 +112,8 @@ def test_a_page_and_figures_of_a_text(tmp_path: Path, capfd: pytest.CaptureFixtu
 
 
 def test_characters_belong_to_the_piece_that_ends_them() -> None:
-    assert pieces_of("aé日", [1, 1, 1, 2, 1]) == ["a", "", "é", "", "日"]
-    assert pieces_of("ab", [2]) == ["ab"]
+    assert pieces_of(["aé日"], [1, 1, 1, 2, 1]) == ["a", "", "é", "", "日"]
+    assert pieces_of(["ab", "", "é"], [2, 1, 1]) == ["ab\n\n", "", "é"]
 
 
 @pytest.mark.browser

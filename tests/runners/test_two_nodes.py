@@ -40,13 +40,14 @@ def said() -> list[str]:
 @pytest.fixture
 def open_pool(
     cluster: Any, sotu_corpus: Corpus, said: list[str]
-) -> Iterator[Callable[[int], ray_pool.RayPool]]:
+) -> Iterator[Callable[..., ray_pool.RayPool]]:
     pools = []
 
-    def make(count: int) -> ray_pool.RayPool:
+    def make(count: int, **changes: Any) -> ray_pool.RayPool:
         options = WorkerOptions(
             corpus=sotu_corpus, device="cpu", num_threads=1, checkpoint_seconds=60.0
         )
+        options = replace(options, **changes)
         pool = ray_pool.RayPool(
             options,
             num_workers=count,
@@ -158,46 +159,18 @@ def test_a_killed_head_says_so_before_ray_ends_the_process(
 
 
 def test_a_machine_that_cannot_read_the_text_says_which_file(
-    cluster: Any, sotu_corpus: Corpus, tmp_path: Path
+    cluster: Any, open_pool: Any, sotu_corpus: Corpus, tmp_path: Path
 ) -> None:
     cluster.add_node(num_cpus=1)
-    gone = replace(sotu_corpus, train_path=tmp_path / "not_here.npy")
-    pool = ray_pool.RayPool(
-        WorkerOptions(corpus=gone, device="cpu", num_threads=1, checkpoint_seconds=60.0),
-        num_workers=1,
-        cpus_each=1,
-        address=cluster.address,
-        insecure=True,
-    )
-    try:
-        wait_for(lambda: pool.outage is not None)
-        assert "not_here.npy: the home must lie in a folder that every machine" in str(pool.outage)
-        assert not pool.has_place()
-    finally:
-        pool.close()
+    pool = open_pool(1, corpus=replace(sotu_corpus, train_path=tmp_path / "not_here.npy"))
+    wait_for(lambda: pool.outage is not None)
+    assert "not_here.npy: the home must lie in a folder that every machine" in str(pool.outage)
+    assert not pool.has_place()
 
 
-def test_workers_that_cannot_start_end_the_sweep_in_words(
-    cluster: Any, sotu_corpus: Corpus
-) -> None:
+def test_workers_that_cannot_start_end_the_sweep_in_words(cluster: Any, open_pool: Any) -> None:
     cluster.add_node(num_cpus=1)
-    broken = ArmFile(name="own", text="import no_such_library\n")
-    pool = ray_pool.RayPool(
-        WorkerOptions(
-            corpus=sotu_corpus,
-            device="cpu",
-            num_threads=1,
-            checkpoint_seconds=60.0,
-            arm_files=(broken,),
-        ),
-        num_workers=1,
-        cpus_each=1,
-        address=cluster.address,
-        insecure=True,
-    )
-    try:
-        wait_for(lambda: pool.outage is not None)
-        assert "workers cannot start on the Ray cluster" in str(pool.outage)
-        assert "no_such_library" in str(pool.outage)
-    finally:
-        pool.close()
+    pool = open_pool(1, arm_files=(ArmFile(name="own", text="import no_such_library\n"),))
+    wait_for(lambda: pool.outage is not None)
+    assert "workers cannot start on the Ray cluster" in str(pool.outage)
+    assert "no_such_library" in str(pool.outage)

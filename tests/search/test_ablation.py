@@ -122,8 +122,10 @@ def test_a_single_seed_tells_no_interval() -> None:
 
 def test_what_is_no_ablation_is_refused() -> None:
     experiment = asked()
-    with pytest.raises(RequestError, match=r'search.goal = "ablation"'):
+    with pytest.raises(RequestError, match="no result of the base"):
         ablation_of(experiment, [])
+    with pytest.raises(RequestError, match=r'search.goal = "ablation"'):
+        ablation_of(asked(search={"goal": "best"}), played(experiment))
     with pytest.raises(ValueError, match=r"leave \[tuning\] out"):
         asked(tuning={"learning_rate_multipliers": [0.5, 1.0]})
 
