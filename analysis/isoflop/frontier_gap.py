@@ -2,24 +2,30 @@
 one of them the better?
 
 An arm's frontier at a budget is the minimum of a parabola through the losses of its sizes, never
-the lowest loss, which is the luckiest one. Both parabolas of a budget are one least-squares fit
-that has a level for every data order that both arms ran: what an order does to both is no
-difference between them. The gaps then follow a straight line in ln C, and the line's zero is the
-crossing, its interval by Fieller's theorem (Fieller 1954, J. R. Stat. Soc. B 16, 175).
+the lowest loss, which is the luckiest one; where an arm ran several K, that of its best K
+(`joint_curves`). Which K is the best is not known for sure, and the interval holds that too: it is
+that of the least of several means. The gaps then follow a straight line in ln C, and the line's
+zero is the crossing, its interval by Fieller's theorem (Fieller 1954, J. R. Stat. Soc. B 16, 175).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from analysis.isoflop.isoflop_curves import fit_curve
+from analysis.isoflop.joint_curves import (
+    ArmCurves,
+    ArmRuns,
+    JointFit,
+    common_orders,
+    curves_of,
+    joint_fit,
+)
 from analysis.judge.fit_certificate import Reason, Status, worst
 from analysis.laws.law import FloatArray
 
@@ -32,22 +38,10 @@ FURTHEST = 10.0
 TAIL = 0.025
 """Of a 95 % interval, on each side."""
 
+NO_MINIMUM = "with data orders taken out, a curve has no minimum among its sizes"
+
 NOT_A_LINE = 0.05
 """Chance to find that gaps of a straight line do not lie on one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ArmRuns:
-    """Results of one arm at one budget."""
-
-    sizes: FloatArray
-    """Parameters, (m,)."""
-    tokens: FloatArray
-    """Training tokens, (m,)."""
-    losses: FloatArray
-    """Nats per token, (m,)."""
-    data_seeds: NDArray[np.int64]
-    """Which order of the training text each saw, (m,)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,23 +53,22 @@ class BudgetGap:
     gap_nats: float | None
     """Fitted minimum of the second arm less that of the first, nats; None where refused."""
     error_nats: float | None
-    """Standard error of it, from the scatter about both curves."""
+    """Standard error of it, from the scatter about the curves; of several K, such that the interval
+    is 2 t errors wide."""
+    interval: tuple[float, float] | None
+    """95 %, nats; None where refused."""
     scatter_nats: float | None
     """Standard deviation of a run about its curve."""
     degrees: int
     """Degrees of freedom that the scatter rests on."""
     paired: bool
     """Whether a data order is common to both arms."""
+    loops: tuple[float | None, float | None] = (None, None)
+    """The best K of the first and of the second arm; None where several stand on one curve."""
+    left_out: tuple[tuple[float, ...], tuple[float, ...]] = ((), ())
+    """Each K of either arm that has no minimum by itself beside others that have."""
     refused: str | None
     """Why there is no gap."""
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 %, nats; None where refused."""
-        if self.gap_nats is None or self.error_nats is None:
-            return None
-        half = _student(self.degrees) * self.error_nats
-        return self.gap_nats - half, self.gap_nats + half
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,50 +182,95 @@ class GapTrend:
 
 
 def minimum_of(runs: ArmRuns, flops: float) -> tuple[float, float] | str:
-    """An arm's fitted minimum at a budget and its standard error, nats; or why there is none."""
-    refused = _why_no_minimum(runs, flops)
-    if refused is not None:
-        return refused
-    centred = _centred(runs)
-    found = _joint_fit([centred], runs.losses, np.zeros((len(runs.losses), 0)))
+    """An arm's fitted minimum at a budget, its best K's, and its standard error, nats; or why there
+    is none."""
+    parted = curves_of(runs, flops)
+    if isinstance(parted, str):
+        return parted
+    found = joint_fit(parted.curves, runs.data_seeds[:0])
     if isinstance(found, str):
         return f"budget {flops:.3g}: {found}"
-    return found.minima[0], found.error(np.array([1.0]))
+    known = _known(found, range(len(parted.curves)))
+    if not known:
+        return f"budget {flops:.3g}: {NO_MINIMUM}"
+    best = min(known, key=known.__getitem__)
+    return known[best], found.error(best)
 
 
 def gap_at(one: ArmRuns, other: ArmRuns, flops: float) -> BudgetGap:
     """The gap between two arms at one budget, or why there is none."""
-    orders = _common_orders(one, other)
+    orders = common_orders(one, other)
 
     def refuse(why: str) -> BudgetGap:
         return BudgetGap(
             train_flops=flops,
             gap_nats=None,
             error_nats=None,
+            interval=None,
             scatter_nats=None,
             degrees=0,
             paired=bool(len(orders)),
             refused=why,
         )
 
+    parted: list[ArmCurves] = []
     for runs in (one, other):
-        why = _why_no_minimum(runs, flops)
-        if why is not None:
-            return refuse(why)
-    losses = np.concatenate([one.losses, other.losses])
-    seeds = np.concatenate([one.data_seeds, other.data_seeds])
-    found = _joint_fit([_centred(one), _centred(other)], losses, _levels(seeds, orders))
+        mine = curves_of(runs, flops)
+        if isinstance(mine, str):
+            return refuse(mine)
+        parted.append(mine)
+    curves = (*parted[0].curves, *parted[1].curves)
+    found = joint_fit(curves, orders)
     if isinstance(found, str):
         return refuse(f"budget {flops:.3g}: {found}")
+    num_first = len(parted[0].curves)
+    first = _known(found, range(num_first))
+    second = _known(found, range(num_first, len(curves)))
+    if not first or not second:
+        return refuse(f"budget {flops:.3g}: {NO_MINIMUM}")
+    gap = min(second.values()) - min(first.values())
+    low, high = _interval(found, first, second)
+    loops = (*parted[0].loops, *parted[1].loops)
     return BudgetGap(
         train_flops=flops,
-        gap_nats=found.minima[1] - found.minima[0],
-        error_nats=found.error(np.array([-1.0, 1.0])),
+        gap_nats=gap,
+        error_nats=(high - low) / 2 / _student(found.degrees),
+        interval=(low, high),
         scatter_nats=found.scatter,
         degrees=found.degrees,
         paired=bool(len(orders)),
+        loops=(
+            loops[min(first, key=first.__getitem__)],
+            loops[min(second, key=second.__getitem__)],
+        ),
+        left_out=(parted[0].left_out, parted[1].left_out),
         refused=None,
     )
+
+
+def _known(found: JointFit, numbers: Iterable[int]) -> dict[int, float]:
+    """The minima that these curves have, nats, by the curve's number."""
+    minima = {number: found.minima[number] for number in numbers}
+    return {number: loss for number, loss in minima.items() if loss is not None}
+
+
+def _interval(
+    found: JointFit, first: Mapping[int, float], second: Mapping[int, float]
+) -> tuple[float, float]:
+    """95 % of the least of the second minima less the least of the first.
+
+    With k* the truly best curve of the second arm, the gap is at least its loss less any of the
+    first; with j* that of the first, at most any of the second less its loss. Each end so needs
+    that the bounds of one row of differences hold together, by Bonferroni, and no word on which
+    curve is the best. With one curve each it is Student's.
+    """
+    below = _student(found.degrees, TAIL / len(first))
+    above = _student(found.degrees, TAIL / len(second))
+    gaps = {(k, j): second[k] - first[j] for k in second for j in first}
+    errors = {(k, j): found.error_of_difference(j, k) for k, j in gaps}
+    low = min(max(gaps[k, j] - below * errors[k, j] for j in first) for k in second)
+    high = max(min(gaps[k, j] + above * errors[k, j] for k in second) for j in first)
+    return low, high
 
 
 def gap_trend(
@@ -369,92 +407,10 @@ def _reasons(gaps: Sequence[BudgetGap], line: GapLine | None) -> list[Reason]:
     return reasons
 
 
-@dataclass(frozen=True)
-class _JointFit:
-    """Parabolas that were fitted together."""
-
-    minima: tuple[float, ...]
-    """Of each, nats."""
-    gradients: FloatArray
-    """Of each minimum in all coefficients, (curves, coefficients)."""
-    covariance: FloatArray
-    """Of the coefficients."""
-    scatter: float
-    """Standard deviation of a run about its curve, nats."""
-    degrees: int
-    """Of freedom of the residuals."""
-
-    def error(self, weights: FloatArray) -> float:
-        """Standard error of a weighted sum of the minima."""
-        gradient = weights @ self.gradients
-        return math.sqrt(float(gradient @ self.covariance @ gradient))
-
-
-def _joint_fit(
-    logs: Sequence[FloatArray], losses: FloatArray, levels: FloatArray
-) -> _JointFit | str:
-    """Parabolas through the runs of several arms, one after the other, with ``levels`` (n, s) that
-    they share; or why not.
-
-    A minimum moves with the coefficients as the curve does at its place, since it is flat there.
-    """
-    from scipy.linalg import block_diag
-
-    design = np.hstack([block_diag(*(np.vander(each, 3) for each in logs)), levels])
-    degrees = len(losses) - design.shape[1]
-    if degrees < 1 or np.linalg.matrix_rank(design) < design.shape[1]:
-        return "no run is left over to tell the scatter about the curves; add sizes or seeds"
-    inverse = np.linalg.inv(design.T @ design)
-    coefficients = inverse @ design.T @ losses
-    rest = losses - design @ coefficients
-    minima, gradients = [], np.zeros((len(logs), design.shape[1]))
-    for number, mine in enumerate(logs):
-        block = slice(3 * number, 3 * number + 3)
-        bend, slope, level = coefficients[block]
-        place = -slope / (2 * bend) if bend > 0 else math.inf
-        if not mine.min() < place < mine.max():
-            return "with data orders taken out, a curve has no minimum among its sizes"
-        minima.append(float(level - slope**2 / (4 * bend)))
-        gradients[number, block] = place**2, place, 1.0
-    return _JointFit(
-        minima=tuple(minima),
-        gradients=gradients,
-        covariance=inverse * float(rest @ rest) / degrees,
-        scatter=math.sqrt(float(rest @ rest) / degrees),
-        degrees=degrees,
-    )
-
-
-def _why_no_minimum(runs: ArmRuns, flops: float) -> str | None:
-    """What the curve of an arm's runs says against its minimum; None where it has one."""
-    if not len(runs.sizes):
-        return f"budget {flops:.3g}: an arm has no run that may be compared"
-    curve = fit_curve(runs.sizes, runs.losses, runs.tokens, budget=flops)
-    if curve.loss_star is not None:
-        return None
-    return next(reason.message for reason in curve.reasons if reason.status == "refused")
-
-
-def _centred(runs: ArmRuns) -> FloatArray:
-    logs = np.log(runs.sizes)
-    return np.asarray(logs - logs.mean())
-
-
-def _common_orders(one: ArmRuns, other: ArmRuns) -> NDArray[np.int64]:
-    """Data orders that both arms ran, ascending."""
-    return np.intersect1d(one.data_seeds, other.data_seeds)
-
-
-def _levels(seeds: NDArray[np.int64], orders: NDArray[np.int64]) -> FloatArray:
-    """A column for each common order, (n, s): all but the first where nothing else was run."""
-    mine = orders if not np.isin(seeds, orders).all() else orders[1:]
-    return np.asarray(seeds[:, None] == mine[None, :], dtype=np.float64)
-
-
-def _student(degrees: float) -> float:
+def _student(degrees: float, tail: float = TAIL) -> float:
     from scipy.stats import t
 
-    return float(t.ppf(1 - TAIL, degrees))
+    return float(t.ppf(1 - tail, degrees))
 
 
 def _listed(interval: tuple[float, float] | None) -> list[float] | None:

@@ -12,7 +12,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import polars as pl
 
-from analysis.isoflop.frontier_gap import ArmRuns, GapTrend, gap_at, gap_trend, minimum_of
+from analysis.isoflop.frontier_gap import BudgetGap, GapTrend, gap_at, gap_trend, minimum_of
+from analysis.isoflop.joint_curves import ArmRuns
 from analysis.judge.fit_certificate import Reason
 from analysis.points.column_names import with_sweep_names
 from analysis.sweep.freedoms import ArmFreedoms, unequal_freedoms
@@ -67,33 +68,53 @@ def _trend(
     (first, second), left_out = _at_common_depths(tables[one], tables[other])
     if left_out is not None:
         reasons.append(left_out)
-    reasons += [
-        mixed
-        for arm, table in ((one, first), (other, second))
-        if (mixed := _mixed_loops(arm, table)) is not None
-    ]
     first_runs, second_runs = _by_budget(first), _by_budget(second)
     gaps = [
         gap_at(_runs(first_runs[flops]), _runs(second_runs[flops]), flops)
         for flops in sorted(first_runs.keys() & second_runs.keys())
     ]
+    for place, (arm, runs) in enumerate(((one, first_runs), (other, second_runs))):
+        reasons += _of_loops(arm, place, gaps, runs)
     return gap_trend(one, other, gaps, reasons=reasons)
 
 
-def _mixed_loops(arm: str, table: pl.DataFrame) -> Reason | None:
-    """That runs of several K stand on one curve of an arm."""
-    loops = sorted(set(table[LOOPS]))
-    if len(loops) < 2:
-        return None
-    return Reason(
-        code="mixed-loops",
-        status="warn",
-        message=(
-            f"{arm} ran with K = {', '.join(f'{each:g}' for each in loops)}, and all stand on one "
-            f"curve: the gap is that of their mixture, not of its best K; set them beside each "
-            f"other with one K at a time (axes.num_loops)"
-        ),
-    )
+def _of_loops(
+    arm: str, place: int, gaps: Sequence[BudgetGap], runs: Mapping[float, pl.DataFrame]
+) -> list[Reason]:
+    """Where several K of an arm stand on one curve, and where a K has no curve of its own."""
+    known = [gap for gap in gaps if gap.refused is None]
+    mixed = [gap.train_flops for gap in known if gap.loops[place] is None]
+    reasons = []
+    if mixed:
+        loops = sorted({float(each) for flops in mixed for each in runs[flops][LOOPS]})
+        reasons.append(
+            Reason(
+                code="mixed-loops",
+                status="warn",
+                message=(
+                    f"{arm} ran with K = {_listed(loops)} at {_listed(mixed)} FLOPs, and all stand "
+                    f"on one curve, since none has a minimum by itself: the gap is that of their "
+                    f"mixture, not of its best K; add sizes of one K (axes.num_loops)"
+                ),
+            )
+        )
+    reasons += [
+        Reason(
+            code="loops-left-out",
+            status="warn",
+            message=(
+                f"K = {_listed(gap.left_out[place])} of {arm} has no minimum among its sizes at "
+                f"{gap.train_flops:.3g} FLOPs and is left out; it might be better than the others"
+            ),
+        )
+        for gap in known
+        if gap.left_out[place]
+    ]
+    return reasons
+
+
+def _listed(numbers: Sequence[float]) -> str:
+    return ", ".join(f"{each:g}" for each in numbers)
 
 
 def _by_arm(frame: pl.DataFrame, roles: Mapping[str, str] | None) -> dict[str, pl.DataFrame]:
@@ -126,8 +147,13 @@ def _runs(table: pl.DataFrame) -> ArmRuns:
     sizes, tokens, losses = (
         table[role].to_numpy().astype(np.float64) for role in ("params", "tokens", "loss")
     )
-    seeds = table[DATA_SEED].to_numpy().astype(np.int64)
-    return ArmRuns(sizes=sizes, tokens=tokens, losses=losses, data_seeds=seeds)
+    return ArmRuns(
+        sizes=sizes,
+        tokens=tokens,
+        losses=losses,
+        data_seeds=table[DATA_SEED].to_numpy().astype(np.int64),
+        loops=table[LOOPS].to_numpy().astype(np.float64),
+    )
 
 
 def _at_common_depths(
@@ -141,6 +167,6 @@ def _at_common_depths(
         return (kept[0], kept[1]), None
     message = (
         f"{num_out} runs at a depth that only one of both arms had are left out; common depths: "
-        f"{', '.join(f'{depth:g}' for depth in common) or 'none'}"
+        f"{_listed(common) or 'none'}"
     )
     return (kept[0], kept[1]), Reason(code="unequal-depths", status="ok", message=message)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 import pytest
 
-from analysis.isoflop.frontier_gap import ArmRuns, GapTrend, gap_at, gap_line, gap_trend, minimum_of
+from analysis.isoflop.frontier_gap import GapTrend, gap_at, gap_line, gap_trend, minimum_of
+from analysis.isoflop.joint_curves import ArmRuns
 from analysis.report.arm_trends_text import trends_text
 from analysis.show.figure_data import gap_panel
 from analysis.sweep.arm_trends import arm_trends, frontiers
@@ -44,6 +46,7 @@ def planted_runs(
                 tokens=np.exp(-logs) * math.sqrt(flops),
                 losses=losses,
                 data_seeds=seeds,
+                loops=np.ones(len(logs)),
             )
         )
     return runs
@@ -182,11 +185,63 @@ def test_arms_are_compared_at_common_depths_and_unequal_freedoms_are_said() -> N
     assert "depth" in said["unequal-freedoms"]
 
 
+def looped(
+    chance: np.random.Generator, losses: Sequence[float], *, loops: Sequence[float], noise: float
+) -> ArmRuns:
+    """An arm at 1e14 FLOPs whose every K has a curve of its own of six sizes, at these minima."""
+    logs = np.tile(np.linspace(-1.4, 1.4, 6), len(loops))
+    minima = np.repeat(losses, 6)
+    return ArmRuns(
+        sizes=np.exp(logs) * 1e7,
+        tokens=np.exp(-logs) * 1e7,
+        losses=minima + 0.05 * (logs - 0.1) ** 2 + noise * chance.normal(size=len(logs)),
+        data_seeds=np.zeros(len(logs), dtype=np.int64),
+        loops=np.repeat(np.array(loops, dtype=np.float64), 6),
+    )
+
+
+def test_an_arm_stands_at_the_minimum_of_its_best_loop_count() -> None:
+    chance = np.random.default_rng(0)
+    dual = looped(chance, (3.00, 3.03, 3.10), loops=(1, 2, 4), noise=1e-4)
+    standard = looped(chance, (3.01,), loops=(1,), noise=1e-4)
+    gap = gap_at(dual, standard, 1e14)
+    assert gap.gap_nats == pytest.approx(0.01, abs=1e-3)
+    assert gap.loops == (1, 1)
+    found = minimum_of(dual, 1e14)
+    assert not isinstance(found, str)
+    assert found[0] == pytest.approx(3.0, abs=1e-3)
+    back = gap_at(standard, dual, 1e14)
+    assert gap.interval is not None
+    assert back.interval == pytest.approx([-end for end in reversed(gap.interval)])
+
+
+@pytest.mark.parametrize("minima", [(3.0, 3.0, 3.0), (3.0, 3.004, 3.01), (3.0, 3.05, 3.2)])
+def test_the_interval_holds_the_gap_of_the_best_loop_count(minima: tuple[float, ...]) -> None:
+    """Whichever K looks best: all alike, told apart by nothing, and told apart at once."""
+    chance = np.random.default_rng(5)
+    held = 0
+    for _ in range(300):
+        dual = looped(chance, minima, loops=(1, 2, 4), noise=0.005)
+        gap = gap_at(dual, looped(chance, (3.01,), loops=(1,), noise=0.005), 1e14)
+        assert gap.interval is not None
+        held += gap.interval[0] <= 0.01 <= gap.interval[1]
+    assert held >= 0.94 * 300
+
+
+def test_a_loop_count_without_a_minimum_is_left_out_and_said() -> None:
+    few = pl.when((pl.col("arm") == "dual") & (pl.col("data_seed") == 1)).then(4).otherwise(2)
+    (trend,) = arm_trends(frame_of_arms(num_loops=few))
+    said = {reason.code: reason.message for reason in trend.reasons}
+    assert said["loops-left-out"].startswith("K = 4 of dual has no minimum among its sizes at")
+    assert all(gap.loops == (2, 2) for gap in trend.gaps)
+
+
 def test_several_loops_on_one_curve_are_said() -> None:
-    loops = pl.when((pl.col("arm") == "dual") & (pl.col("data_seed") == 1)).then(4).otherwise(2)
+    rank = pl.col("params").rank("ordinal").over("arm", "budget")
+    loops = pl.when(pl.col("arm") != "dual").then(2).otherwise(2 * (1 + rank % 3))
     (trend,) = arm_trends(frame_of_arms(num_loops=loops))
     said = {reason.code: reason.message for reason in trend.reasons}
-    assert said["mixed-loops"].startswith("dual ran with K = 2, 4, and all stand on one curve")
+    assert said["mixed-loops"].startswith("dual ran with K = 2, 4, 6 at")
     (plain,) = arm_trends(frame_of_arms(num_loops=pl.lit(2)))
     assert "mixed-loops" not in {reason.code for reason in plain.reasons}
 
