@@ -42,6 +42,7 @@ DOORS = {
     "transformers": "runners.export.modeling_isoflop",
     "ray": "runners.pools.ray_pool",
     "triton": "runners.engine.kernels",
+    "wandb": "runners.wandb_copy",
 }
 """Heavy library to the one module or package that may import it."""
 

@@ -1,4 +1,4 @@
-"""``isoflop sync --to URI``: what a home's ledger has, shown by another MLflow, too."""
+"""``isoflop sync --to URI``: what a home's ledger has, shown by another MLflow or wandb, too."""
 
 from __future__ import annotations
 
@@ -21,20 +21,24 @@ from spaces.errors import RequestError
 if TYPE_CHECKING:
     from runners.mlflow.projection import MlflowProjection
 
+WANDB = "wandb"
+"""What ``--to`` says for Weights & Biases."""
+
 RETRIES = "4"
 """Of a request that the server does not answer; MLflow's own seven take minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SyncOptions:
-    """Send a home's runs to an MLflow server or database; what it has already is not sent again."""
+    """Send a home's runs to an MLflow server or database, or to Weights & Biases; what it has
+    already is not sent again."""
 
     experiments: Annotated[
         tyro.conf.Positional[tuple[str, ...]], tyro.conf.arg(metavar="EXPERIMENT")
     ] = ()
     """Names or TOML paths; left out: every sweep of the home."""
     to: str
-    """Tracking address: http(s)://, sqlite:///, postgresql:// and so on."""
+    """Tracking address (http(s)://, sqlite:///, postgresql:// and so on), or wandb."""
     prefix: str = ""
     """Stands before the experiment's name there; tells apart homes with sweeps of one name."""
     home: Path = field(default_factory=default_home)
@@ -63,13 +67,17 @@ def run(argv: list[str]) -> int:
     options = parse_options(SyncOptions, argv, verb="sync")
     require_plain(options.home)
     uri = take_credentials(options.to)
-    _require_other(uri, options.home)
+    if uri == WANDB:
+        _require_wandb()
+    else:
+        _require_other(uri, options.home)
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     with contextlib.closing(Ledger(options.home)) as ledger:
         names = [sweep_name(each) for each in options.experiments] or ledger.sweep_names()
         for name in names:
             ledger.sweep(name)  # says so where there is none
-        sent = [_send(ledger, name, uri, options.prefix) for name in names]
+        send = _send_to_wandb if uri == WANDB else _send
+        sent = [send(ledger, name, uri, options.prefix) for name in names]
     if options.json:
         print_json({"to": redact(uri), "sweeps": [asdict(each) for each in sent]})
     else:
@@ -85,7 +93,7 @@ def _require_other(uri: str, home: Path) -> None:
     if "://" not in uri:
         raise RequestError(
             f"--to takes a tracking address such as http://host:5000 or sqlite:////path/file.sqlite"
-            f", got {uri!r}"
+            f", or wandb, got {uri!r}"
         )
     if uri == local_tracking_uri(home):
         raise RequestError(f"{uri} is the home's own, which every verb keeps up to date")
@@ -101,6 +109,26 @@ def _send(ledger: Ledger, sweep: str, uri: str, prefix: str) -> Sent:
         num_runs=projection.num_runs,
         num_new=projection.num_started,
     )
+
+
+def _require_wandb() -> None:
+    """Raises `RequestError` where wandb is not installed."""
+    from runners.wandb_copy import wandb_missing
+
+    if (missing := wandb_missing()) is not None:
+        raise RequestError(missing)
+
+
+def _send_to_wandb(ledger: Ledger, sweep: str, uri: str, prefix: str) -> Sent:
+    from runners.wandb_copy import send_results
+
+    project = prefix + sweep
+    talk(f"sending {sweep} to {uri}")
+    with _said(uri), standard_output_kept_clean():
+        num_runs, num_new = send_results(
+            ledger.home, ledger.sweep(sweep), ledger.trials(sweep), project=project
+        )
+    return Sent(sweep=sweep, experiment=project, num_runs=num_runs, num_new=num_new)
 
 
 def _projection(ledger: Ledger, sweep: str, uri: str, name: str) -> MlflowProjection:

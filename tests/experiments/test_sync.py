@@ -94,7 +94,7 @@ def test_two_homes_do_not_mix(
 def test_a_wrong_request_is_explained(swept: Path, capfd: pytest.CaptureFixture[str]) -> None:
     home = swept / "home"
     for words, said in (
-        (["--to", "wandb"], "takes a tracking address"),
+        (["--to", "elsewhere"], "takes a tracking address"),
         (["--to", local_tracking_uri(home)], "the home's own"),
         (["none", "--to", "http://127.0.0.1:9"], "none"),
     ):
@@ -113,6 +113,48 @@ def test_a_server_that_is_not_there_is_named_without_its_password(
     said = capfd.readouterr().err
     assert "http://127.0.0.1:9" in said
     assert "hidden-word" not in said
+
+
+def test_wandb_offline_again_and_again_without_doubles(
+    swept: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    home = tmp_path / "home"
+    shutil.copytree(swept / "home", home)
+    words = ["sync", "--to", "wandb", "--home", str(home)]
+    counts = {"sweep": "toy", "experiment": "toy", "num_runs": 2}
+
+    def kept() -> list[str]:
+        """Ids of the runs that wandb wrote, one for every time."""
+        files = (home / "wandb").glob("offline-run-*/run-*.wandb")
+        return sorted(file.stem.removeprefix("run-") for file in files)
+
+    assert run_json(capfd, *words)["sweeps"] == [counts | {"num_new": 2}]
+    first = kept()
+    assert len(set(first)) == len(first) == 2
+    assert run_json(capfd, *words)["sweeps"] == [counts | {"num_new": 0}]
+    assert kept() == first
+    # a score goes to the run that is there
+    (tmp_path / "wiki.jsonl").write_text('{"text": "the people of the United States"}\n')
+    task = ["--tasks", str(tmp_path / "wiki.jsonl"), "--home", str(home)]
+    assert run(["evaluate", "toy/0", *task]) == 0
+    assert run_json(capfd, *words)["sweeps"] == [counts | {"num_new": 0}]
+    assert len(kept()) == 3
+    assert set(kept()) == set(first)
+    assert run([*words, "--prefix", "a/"]) == 2
+    assert "choose another --prefix" in capfd.readouterr().err
+
+
+def test_wandb_that_is_not_installed_is_named(
+    swept: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert run(["sync", "--to", "wandb", "--home", str(swept / "home")]) == 2
+    assert "pip install isoflop[wandb]" in capfd.readouterr().err
 
 
 @pytest.fixture
