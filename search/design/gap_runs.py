@@ -3,6 +3,7 @@
 Each arm's losses at a budget lie on a parabola in ln(size); both are one least-squares fit with a
 level for every data order that both arms ran, and the gap is the difference of their minima. That
 is how a sweep is analysed; the search cannot ask `analysis`, and a test holds both to one interval.
+Where an arm runs several K, the analysis has a curve for each and a wider interval than this one.
 """
 
 from __future__ import annotations
