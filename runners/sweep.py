@@ -193,6 +193,7 @@ def worker_options(experiment: Experiment, corpus: Corpus) -> WorkerOptions:
         checkpoint_seconds=workers.checkpoint_seconds,
         pack=most_side_by_side(experiment),
         engine=workers.engine,
+        keeps_weights=experiment.training.save_weights,
         arm_files=loaded_files(),
     )
 

@@ -79,6 +79,8 @@ class WorkerOptions:
     """Most trials that the worker trains side by side."""
     engine: Engine = "auto"
     """How steps run on a GPU."""
+    keeps_weights: bool = False
+    """Whether attempts leave weights in the home, which a worker must then see."""
     arm_files: tuple[ArmFile, ...] = ()
     """Sources of arms that do not ship, for the worker's process to load."""
 

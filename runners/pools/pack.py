@@ -13,7 +13,7 @@ import queue
 import socket
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -21,6 +21,7 @@ from runners.engine.graph import USABLE_SHARE
 from runners.engine.lanes import LANES
 from runners.machine.device import is_device_failure
 from runners.pools.contract import Assignment, Report, StopFlags, WorkerLost, WorkerOptions
+from runners.text.corpus import Corpus
 from runners.trial.training import StopReason, TrainingOptions, run_in_turns
 from search.limits.packs import fits_beside
 from search.record.trial import Outcome, Progress
@@ -51,6 +52,10 @@ class Pack:
         self._arrived: queue.SimpleQueue[Assignment] = queue.SimpleQueue()
         self._waiting: list[_Member] = []
         self._training: list[_Member] = []
+
+    def read_from(self, corpus: Corpus) -> None:
+        """Take the text from elsewhere, before the first attempt."""
+        self._options = replace(self._options, corpus=corpus)
 
     def add(self, assignment: Assignment) -> None:
         """Take an attempt in, from any thread."""

@@ -25,7 +25,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray
 from ray._private import ray_constants, services
 from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+import runners
+import search
+import spaces
 from runners.pools.contract import (
     Assignment,
     Report,
@@ -35,6 +39,7 @@ from runners.pools.contract import (
     require_one_device,
 )
 from runners.pools.open_attempts import OpenAttempts
+from runners.pools.own_disk import OwnDisk, own_cache
 from runners.pools.pack import Pack
 from runners.pools.ray_address import (
     NAMED,
@@ -44,6 +49,7 @@ from runners.pools.ray_address import (
     require_listening,
     takes_anybody,
 )
+from runners.text.shipping import TextShelf, files_of, receive_corpus
 from runners.trial.training import StopReason
 from search.record.redaction import redact
 from search.record.trial import Outcome
@@ -65,6 +71,9 @@ LOOK_SECONDS = 1.0
 MOST_FAILED_STARTS = 3
 """Workers in a row that fail to start on a machine, until no more are tried."""
 
+CODE = [str(Path(str(package.__file__)).parent) for package in (spaces, search, runners)]
+"""The packages that a worker imports: they travel to a cluster, whatever its machines have."""
+
 CREATION = "creation task"
 """In Ray's words for a worker that failed by itself, and not because its machine went."""
 
@@ -77,7 +86,7 @@ class Place:
     """Ray's id of the machine."""
     host: str
     """Its name."""
-    unreadable: Path | None
+    unreadable: Path | None = None
     """A file of the prepared text that it cannot read there."""
 
 
@@ -87,23 +96,43 @@ class Worker:
     def __init__(self, options: WorkerOptions) -> None:
         for file in options.arm_files:
             load_arm_file(file)
-        corpus = options.corpus
-        self._needs = (corpus.train_path, corpus.val_path, corpus.token_num_bytes_path)
+        self._corpus = options.corpus
         self._pack = Pack(options)
+        self._own_disk: OwnDisk | None = None
 
     def place(self) -> Place:
         """Where it is: the answer says that it has a machine."""
-        node = str(ray.get_runtime_context().get_node_id())
-        paths = [path for path in self._needs if not os.access(path, os.R_OK)]
-        return Place(node=node, host=socket.gethostname(), unreadable=paths[0] if paths else None)
+        paths = [path for path in files_of(self._corpus).values() if not os.access(path, os.R_OK)]
+        return Place(
+            node=str(ray.get_runtime_context().get_node_id()),
+            host=socket.gethostname(),
+            unreadable=paths[0] if paths else None,
+        )
+
+    def receive(self, shelf: Any) -> Place:
+        """Take the text from a shelf, and keep everything on this machine's own disk. Raises
+        OSError."""
+        corpus = receive_corpus(
+            self._corpus,
+            own_cache() / "text",
+            piece=lambda field, index: ray.get(shelf.piece.remote(field, index)),
+            sha256=lambda field: ray.get(shelf.sha256.remote(field)),
+        )
+        self._own_disk = OwnDisk(own_cache() / "attempts")
+        self._pack.read_from(corpus)
+        self._corpus = corpus
+        return self.place()
 
     def serve(self) -> Iterator[Report]:
         """Reports of all that is ever assigned, streamed."""
-        yield from self._pack.reports_for_ever()
+        for report in self._pack.reports_for_ever():
+            if self._own_disk is not None:
+                self._own_disk.end(report)
+            yield report
 
     def assign(self, assignment: Assignment) -> None:
         """One more attempt."""
-        self._pack.add(assignment)
+        self._pack.add(assignment if self._own_disk is None else self._own_disk.take(assignment))
 
     def stop(self, attempt_id: int, reason: StopReason) -> None:
         """Flag an attempt."""
@@ -122,6 +151,8 @@ class _Slot:
     began: float
     node: str | None = None
     """Where it is; None until it said so, and until then it is given no work."""
+    unreadable: Path | None = None
+    """The file for whose sake the text is being sent to it."""
     is_missed: bool = False
     """Whether a person was told that it has no machine."""
     is_abandoned: bool = False
@@ -175,6 +206,8 @@ class RayPool:
             max_restarts=0,
             max_concurrency=2,  # one thread trains, the other takes what comes meanwhile
         )(Worker)
+        self._shelf: Any = None
+        self._told: set[str] = set()
         self._say = say
         self._head = ray.get_runtime_context().gcs_address
         self._head_seen = self._workers_seen = time.monotonic()
@@ -252,29 +285,55 @@ class RayPool:
                 else:
                     self._outage = (
                         f"workers cannot start on the Ray cluster at {self._head} "
-                        f"({_last_line(error)}); its machines need this version of isoflop in "
-                        f"the Python that `ray start` ran in (docs/clusters.md)"
+                        f"({_last_line(error)}); its machines need the libraries of isoflop "
+                        f"in the Python that `ray start` ran in (docs/clusters.md)"
                     )
                 return
+            except RayTaskError as error:  # the text could not be sent
+                self._leave_out(slot, _last_line(error))
+                return
             if place.unreadable is not None:
-                self._leave_out(slot, place)
+                self._send_text(slot, place)
                 return
             slot.node, self._failed_starts = place.node, 0
             if slot.is_missed:
                 self._say(f"a machine came: {self.num_workers} of {len(self._slots)} workers run")
-        elif not slot.is_missed and now - slot.began > PLACE_SECONDS:
+        elif not slot.is_missed and slot.unreadable is None and now - slot.began > PLACE_SECONDS:
             slot.is_missed = True
             self._say(
                 f"a worker has no machine to run on: {self.num_workers} of {len(self._slots)} run, "
                 f"and more once a machine comes"
             )
 
-    def _leave_out(self, slot: _Slot, place: Place) -> None:
+    def _send_text(self, slot: _Slot, place: Place) -> None:
+        """Bring the text to a machine that cannot read it where it lies."""
+        slot.unreadable = place.unreadable
+        seen = f"the machine {place.host} cannot read {place.unreadable}"
+        if self._options.keeps_weights:
+            self._leave_out(
+                slot, f"{seen}, and with training.save_weights every machine must see the home"
+            )
+            return
+        if self._shelf is None:
+            here = NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            )
+            shelf = ray.remote(num_cpus=0, scheduling_strategy=here)(TextShelf)
+            self._shelf = shelf.remote(self._options.corpus)
+        if place.host not in self._told:
+            self._told.add(place.host)
+            self._say(
+                f"{seen}: the text is sent to it and its checkpoints stay there, so that a trial "
+                f"begins again where it goes on elsewhere"
+            )
+        slot.placing = slot.actor.receive.remote(self._shelf)
+
+    def _leave_out(self, slot: _Slot, why: str) -> None:
         """A worker whose machine cannot read the text is of no use."""
         self._remove(slot)
         why = (
-            f"the machine {place.host} cannot read {place.unreadable}: the home must lie in a "
-            f"folder that every machine of the cluster has under the same path (docs/clusters.md)"
+            f"{why}: the text ({slot.unreadable}) did not reach it; put the home into a folder "
+            f"that every machine of the cluster has under the same path (docs/clusters.md)"
         )
         if self._slots:
             self._say(f"{why}; it is left out, {len(self._slots)} workers stay")
@@ -488,7 +547,12 @@ def _start_ray(address: str | None, *, num_cpus: int, scratch: Path | None) -> N
                     logging_level=logging.ERROR,
                 )
         else:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address,
+                runtime_env={"py_modules": CODE, "excludes": ["**/__pycache__"]},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = "locally" if address is None else f"at {address}"
         raise RequestError(redact(f"Ray could not be reached {where}: {error}")) from None

@@ -134,7 +134,7 @@ def prepare_corpus(
     corpus = _read_record(record)
     if corpus is None:
         corpus = _make_corpus(text_source, rules, cache_dir=cache_dir, progress=progress)
-        _write_record(record, corpus)
+        write_record(record, corpus)
     _say_notes(corpus.notes, progress)
     return corpus
 
@@ -281,7 +281,7 @@ def _write_streams(
     return replace(corpus, num_train_tokens=num_train, num_val_tokens=num_val)
 
 
-def _write_record(path: Path, corpus: Corpus) -> None:
+def write_record(path: Path, corpus: Corpus) -> None:
     """Keep a prepared corpus as JSON, paths as names beside it, so that the folder may move."""
     values = asdict(corpus)
     for name in _PATH_FIELDS:
