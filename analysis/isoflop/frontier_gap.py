@@ -56,7 +56,7 @@ class BudgetGap:
     """Standard error of it, from the scatter about the curves; of several K, such that the interval
     is 2 t errors wide."""
     interval: tuple[float, float] | None
-    """95 %, nats; None where refused."""
+    """95 %, nats; None where refused. With several K it need not be centred on the gap."""
     scatter_nats: float | None
     """Standard deviation of a run about its curve."""
     degrees: int
@@ -69,6 +69,11 @@ class BudgetGap:
     """Each K of either arm that has no minimum by itself beside others that have."""
     refused: str | None
     """Why there is no gap."""
+
+    @property
+    def is_of_line(self) -> bool:
+        """Whether a trend may rest on it: a gap of several K on one curve is their mixture's."""
+        return self.refused is None and None not in self.loops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,8 +187,8 @@ class GapTrend:
 
 
 def minimum_of(runs: ArmRuns, flops: float) -> tuple[float, float] | str:
-    """An arm's fitted minimum at a budget, its best K's, and its standard error, nats; or why there
-    is none."""
+    """An arm's fitted minimum at a budget, its best K's, and its standard error, nats, which holds
+    that another K may be the best; or why there is none."""
     parted = curves_of(runs, flops)
     if isinstance(parted, str):
         return parted
@@ -193,47 +198,37 @@ def minimum_of(runs: ArmRuns, flops: float) -> tuple[float, float] | str:
     known = _known(found, range(len(parted.curves)))
     if not known:
         return f"budget {flops:.3g}: {NO_MINIMUM}"
-    best = min(known, key=known.__getitem__)
-    return known[best], found.error(best)
+    once, together = _student(found.degrees), _student(found.degrees, TAIL / len(known))
+    low = min(loss - once * found.error(number) for number, loss in known.items())
+    high = min(loss + together * found.error(number) for number, loss in known.items())
+    return min(known.values()), (high - low) / 2 / once
 
 
 def gap_at(one: ArmRuns, other: ArmRuns, flops: float) -> BudgetGap:
     """The gap between two arms at one budget, or why there is none."""
-    orders = common_orders(one, other)
-
-    def refuse(why: str) -> BudgetGap:
-        return BudgetGap(
-            train_flops=flops,
-            gap_nats=None,
-            error_nats=None,
-            interval=None,
-            scatter_nats=None,
-            degrees=0,
-            paired=bool(len(orders)),
-            refused=why,
-        )
-
-    parted: list[ArmCurves] = []
-    for runs in (one, other):
-        mine = curves_of(runs, flops)
-        if isinstance(mine, str):
-            return refuse(mine)
-        parted.append(mine)
-    curves = (*parted[0].curves, *parted[1].curves)
+    parted = [curves_of(runs, flops) for runs in (one, other)]
+    kept = [each for each in parted if isinstance(each, ArmCurves)]
+    if len(kept) < len(parted):
+        return _refused(flops, next(why for why in parted if isinstance(why, str)))
+    curves = (*kept[0].curves, *kept[1].curves)
+    orders = common_orders(kept[0].curves, kept[1].curves)
     found = joint_fit(curves, orders)
     if isinstance(found, str):
-        return refuse(f"budget {flops:.3g}: {found}")
-    num_first = len(parted[0].curves)
+        return _refused(flops, f"budget {flops:.3g}: {found}", paired=bool(len(orders)))
+    num_first = len(kept[0].curves)
     first = _known(found, range(num_first))
     second = _known(found, range(num_first, len(curves)))
     if not first or not second:
-        return refuse(f"budget {flops:.3g}: {NO_MINIMUM}")
-    gap = min(second.values()) - min(first.values())
+        return _refused(flops, f"budget {flops:.3g}: {NO_MINIMUM}", paired=bool(len(orders)))
     low, high = _interval(found, first, second)
-    loops = (*parted[0].loops, *parted[1].loops)
+    loops = [each for mine in kept for each in mine.loops]
+    without = [
+        tuple(k for n, k in enumerate(loops) if n in numbers and n not in known and k is not None)
+        for numbers, known in ((range(num_first), first), (range(num_first, len(loops)), second))
+    ]
     return BudgetGap(
         train_flops=flops,
-        gap_nats=gap,
+        gap_nats=min(second.values()) - min(first.values()),
         error_nats=(high - low) / 2 / _student(found.degrees),
         interval=(low, high),
         scatter_nats=found.scatter,
@@ -243,8 +238,21 @@ def gap_at(one: ArmRuns, other: ArmRuns, flops: float) -> BudgetGap:
             loops[min(first, key=first.__getitem__)],
             loops[min(second, key=second.__getitem__)],
         ),
-        left_out=(parted[0].left_out, parted[1].left_out),
+        left_out=(kept[0].left_out + without[0], kept[1].left_out + without[1]),
         refused=None,
+    )
+
+
+def _refused(flops: float, why: str, *, paired: bool = False) -> BudgetGap:
+    return BudgetGap(
+        train_flops=flops,
+        gap_nats=None,
+        error_nats=None,
+        interval=None,
+        scatter_nats=None,
+        degrees=0,
+        paired=paired,
+        refused=why,
     )
 
 
@@ -300,7 +308,7 @@ def gap_line(gaps: Sequence[BudgetGap]) -> GapLine | None:
     known = [
         (g.train_flops, g.gap_nats, g.scatter_nats, g.error_nats, g.degrees)
         for g in gaps
-        if g.gap_nats is not None and g.scatter_nats and g.error_nats
+        if g.gap_nats is not None and g.scatter_nats and g.error_nats and g.is_of_line
     ]
     if len(known) < FEWEST_GAPS:
         return None
@@ -367,7 +375,7 @@ def _reasons(gaps: Sequence[BudgetGap], line: GapLine | None) -> list[Reason]:
             )
         )
     if line is None:
-        found = sum(gap.refused is None for gap in gaps)
+        found = sum(gap.is_of_line for gap in gaps)
         reasons.append(
             Reason(
                 code="too-few-gaps",

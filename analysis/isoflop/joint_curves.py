@@ -146,9 +146,10 @@ def _centred(runs: ArmRuns) -> FloatArray:
     return np.asarray(logs - logs.mean())
 
 
-def common_orders(one: ArmRuns, other: ArmRuns) -> NDArray[np.int64]:
-    """Data orders that both arms ran, ascending."""
-    return np.intersect1d(one.data_seeds, other.data_seeds)
+def common_orders(one: Sequence[ArmRuns], other: Sequence[ArmRuns]) -> NDArray[np.int64]:
+    """Data orders that the curves of both arms saw, ascending."""
+    mine, others = (np.concatenate([each.data_seeds for each in arm]) for arm in (one, other))
+    return np.intersect1d(mine, others)
 
 
 def _levels(seeds: NDArray[np.int64], orders: NDArray[np.int64]) -> FloatArray:

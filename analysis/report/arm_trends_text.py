@@ -34,12 +34,14 @@ def _lines(trend: GapTrend) -> list[str]:
 
 
 def _at_budgets(trend: GapTrend) -> str:
-    """Every gap with its half-width, and what its sign means."""
+    """Every gap with its interval, and what its sign means."""
     parts = []
     for gap in trend.gaps:
         if gap.gap_nats is not None and gap.interval is not None:
-            half = gap.interval[1] - gap.gap_nats
-            parts.append(f"{gap.gap_nats:+.4f} ± {half:.4f} at {gap.train_flops:.3g} FLOPs")
+            low, high = gap.interval
+            parts.append(
+                f"{gap.gap_nats:+.4f} [{low:+.4f}, {high:+.4f}] at {gap.train_flops:.3g} FLOPs"
+            )
     return f"loss of {trend.other} less {trend.one}, nats: {', '.join(parts)}"
 
 

@@ -146,7 +146,7 @@ def _trend(trend: GapTrend) -> str:
     """Where two arms cross, or that one is better at every budget; empty where neither is told."""
     if trend.crossing is not None:
         return f"of {trend.one} and {trend.other}, {crossing_text(trend.crossing)}"
-    known = [gap.interval for gap in trend.gaps if gap.interval is not None]
+    known = [gap.interval for gap in trend.gaps if gap.interval is not None and gap.is_of_line]
     sides = {(low > 0) - (high < 0) for low, high in known}
     if len(known) < FEWEST_GAPS or sides not in ({1}, {-1}):
         return ""

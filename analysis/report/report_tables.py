@@ -175,23 +175,24 @@ def trends_table(trends: Sequence[GapTrend]) -> Table:
     rows = []
     for trend in trends:
         for gap in trend.gaps:
-            half = NO_NUMBER
-            if gap.interval is not None and gap.gap_nats is not None:
-                half = f"±{nats(gap.interval[1] - gap.gap_nats)}"
+            ends = NO_NUMBER
+            if gap.interval is not None:
+                low, high = gap.interval
+                ends = f"[{nats(low, signed=True)}, {nats(high, signed=True)}]"
             rows.append(
                 (
                     trend.one,
                     trend.other,
                     flops(gap.train_flops),
                     nats(gap.gap_nats, signed=True),
-                    half,
+                    ends,
                     gap.refused or "",
                 )
             )
     return Table.of(
         "Gaps at the fitted minima: loss of the second arm less the first",
         (
-            *("first arm", "second arm", "budget (FLOPs)", "gap (nats)", "95 % half-width"),
+            *("first arm", "second arm", "budget (FLOPs)", "gap (nats)", "95 % interval"),
             "why there is none",
         ),
         rows,

@@ -128,7 +128,9 @@ class GapPanel:
 
 def gap_panel(trend: GapTrend, num_points: int = 120) -> GapPanel:
     """The gaps of two arms, the line through them ten times beyond, and its zero."""
-    known = [(g.train_flops, g.gap_nats, *g.interval) for g in trend.gaps if g.interval]
+    known = [
+        (g.train_flops, g.gap_nats, *g.interval) for g in trend.gaps if g.interval and g.is_of_line
+    ]
     table = np.array(known, dtype=np.float64).reshape(len(known), 4)
     flops, line, crossing = np.zeros(0), np.zeros((0, 3)), None
     if trend.line is not None:

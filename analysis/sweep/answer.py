@@ -96,30 +96,27 @@ def answer(question: Question, found: SweepFit) -> Answer:
 
 def _answer_of_gap(question: GapQuestion, found: SweepFit) -> Answer:
     families = family_of(question.one), family_of(question.other)
+    trends = [each for each in found.trends if {each.one, each.other} == set(families)]
     gaps = [
         (gap, 1 if trend.one == families[0] else -1)
-        for trend in found.trends
-        if {trend.one, trend.other} == set(families)
+        for trend in trends
         for gap in trend.gaps
         if math.isclose(gap.train_flops, question.at_flops, rel_tol=SAME_BUDGET)
     ]
     value, interval = None, None
     why_not: str | None = "both arms need results at this budget"
+    told: set[str] = set()
     for gap, sign in gaps:
         why_not = gap.refused
         if gap.gap_nats is not None and gap.interval is not None:
             low, high = sorted(sign * end for end in gap.interval)
             value, interval = sign * gap.gap_nats, (low, high)
-    mixed = {
-        reason.message
-        for trend in found.trends
-        if {trend.one, trend.other} == set(families)
-        for reason in trend.reasons
-        if reason.code == "mixed-loops"
-    }
+            told = {"best-loops"} if gap.is_of_line else {"mixed-loops"}
+            told |= {"loops-left-out"} if any(gap.left_out) else set()
+    said = [each.message for trend in trends for each in trend.reasons if each.code in told]
     return Answer(
         question=question,
-        law="; ".join(["the curves of both arms", *sorted(mixed)]),
+        law="; ".join(["the curves of both arms", *said]),
         value=value,
         interval=interval,
         why_not=why_not,

@@ -81,10 +81,23 @@ def _trend(
 def _of_loops(
     arm: str, place: int, gaps: Sequence[BudgetGap], runs: Mapping[float, pl.DataFrame]
 ) -> list[Reason]:
-    """Where several K of an arm stand on one curve, and where a K has no curve of its own."""
+    """Of an arm that ran several K: which is its best, where all stand on one curve, and which have
+    no curve of their own."""
     known = [gap for gap in gaps if gap.refused is None]
-    mixed = [gap.train_flops for gap in known if gap.loops[place] is None]
+    several = [gap for gap in known if runs[gap.train_flops][LOOPS].n_unique() > 1]
+    best = [gap for gap in several if gap.loops[place] is not None]
+    mixed = [gap.train_flops for gap in several if gap.loops[place] is None]
+    left_out = [gap for gap in several if gap.left_out[place]]
     reasons = []
+    if best:
+        told = ", ".join(f"{gap.loops[place]:g} at {gap.train_flops:.3g}" for gap in best)
+        reasons.append(
+            Reason(
+                code="best-loops",
+                status="ok",
+                message=f"{arm} stands at the minimum of its best K: {told} FLOPs",
+            )
+        )
     if mixed:
         loops = sorted({float(each) for flops in mixed for each in runs[flops][LOOPS]})
         reasons.append(
@@ -93,23 +106,25 @@ def _of_loops(
                 status="warn",
                 message=(
                     f"{arm} ran with K = {_listed(loops)} at {_listed(mixed)} FLOPs, and all stand "
-                    f"on one curve, since none has a minimum by itself: the gap is that of their "
-                    f"mixture, not of its best K; add sizes of one K (axes.num_loops)"
+                    f"on one curve, since none has a minimum by itself: the gap there is that of "
+                    f"their mixture and no part of a trend; add sizes of one K (axes.num_loops)"
                 ),
             )
         )
-    reasons += [
-        Reason(
-            code="loops-left-out",
-            status="warn",
-            message=(
-                f"K = {_listed(gap.left_out[place])} of {arm} has no minimum among its sizes at "
-                f"{gap.train_flops:.3g} FLOPs and is left out; it might be better than the others"
-            ),
+    if left_out:
+        told = "; ".join(
+            f"K = {_listed(gap.left_out[place])} at {gap.train_flops:.3g}" for gap in left_out
         )
-        for gap in known
-        if gap.left_out[place]
-    ]
+        reasons.append(
+            Reason(
+                code="loops-left-out",
+                status="warn",
+                message=(
+                    f"what is said of {arm} is said of some of its K alone: others have no minimum "
+                    f"among their sizes and might be better ({told} FLOPs)"
+                ),
+            )
+        )
     return reasons
 
 

@@ -95,8 +95,16 @@ def _require_listening(address: str, host: str, port: int) -> None:
         raise _nothing_there(address, error.strerror or str(error)) from None
 
 
-JOINING = """
+NO_NODE = 3
+"""What the other process returns where Ray has no node on this machine."""
+
+JOINING = f"""
 import logging, sys, ray
+from ray._private import services
+from ray._raylet import GcsClient
+GcsClient(address=sys.argv[1]).get_all_node_info(timeout={CONNECT_SECONDS})
+if not services.find_node_ids():
+    sys.exit({NO_NODE})
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
 """
 
@@ -108,6 +116,14 @@ def _require_answer(address: str) -> None:
     except subprocess.TimeoutExpired:
         why = f"no answer within {ANSWER_SECONDS:g} s (one that wants a token: RAY_AUTH_MODE=token)"
         raise _nothing_there(address, why) from None
+    if done.returncode == NO_NODE:
+        raise RequestError(
+            redact(
+                f"Ray joins {address} only through a node on this machine, and none runs here; "
+                f"make one that trains nothing: `ray start --address {address} --num-cpus 0 "
+                f"--num-gpus 0`"
+            )
+        )
     if done.returncode:
         lines = done.stderr.strip().splitlines() or ["no reason given"]
         raise _nothing_there(address, lines[-1])

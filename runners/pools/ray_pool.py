@@ -289,8 +289,9 @@ class RayPool:
                         f"in the Python that `ray start` ran in (docs/clusters.md)"
                     )
                 return
-            except RayTaskError as error:  # the text could not be sent
-                self._leave_out(slot, _last_line(error))
+            except RayTaskError as error:
+                what = f"the text ({slot.unreadable}) did not reach a machine"
+                self._leave_out(slot, f"{what}: {_last_line(error)}")
                 return
             if place.unreadable is not None:
                 self._send_text(slot, place)
@@ -332,8 +333,8 @@ class RayPool:
         """A worker whose machine cannot read the text is of no use."""
         self._remove(slot)
         why = (
-            f"{why}: the text ({slot.unreadable}) did not reach it; put the home into a folder "
-            f"that every machine of the cluster has under the same path (docs/clusters.md)"
+            f"{why}; put the home into a folder that every machine of the cluster has under the "
+            f"same path (docs/clusters.md)"
         )
         if self._slots:
             self._say(f"{why}; it is left out, {len(self._slots)} workers stay")

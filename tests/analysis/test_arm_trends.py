@@ -228,11 +228,44 @@ def test_the_interval_holds_the_gap_of_the_best_loop_count(minima: tuple[float, 
     assert held >= 0.94 * 300
 
 
+def test_a_trend_of_several_loop_counts_is_covered() -> None:
+    """The slope's interval too, although the least of several minima lies low on average."""
+    chance, held = np.random.default_rng(6), 0
+    for _ in range(200):
+        gaps = []
+        for flops in BUDGETS:
+            gap = LEVEL + SLOPE * math.log(flops / BUDGETS[0])
+            dual = looped(chance, (3.0, 3.002, 3.01), loops=(1, 2, 4), noise=0.005)
+            standard = looped(chance, (3.0 + gap,), loops=(1,), noise=0.005)
+            gaps.append(gap_at(dual, standard, flops))
+        line = gap_line(gaps)
+        assert line is not None
+        low, high = line.slope_interval
+        held += low <= SLOPE <= high
+    assert held >= 0.94 * 200
+
+
+def test_an_order_that_only_a_left_out_loop_count_shared_is_none() -> None:
+    """K = 4 alone saw order 1, and has too few sizes: the others are compared as if it were not."""
+    chance = np.random.default_rng(7)
+    dual = looped(chance, (3.0,), loops=(1,), noise=0.005)
+    few = looped(chance, (3.1,), loops=(4,), noise=0.005)
+    seen = {name: each[:2] for name, each in vars(few).items()}
+    seen |= {"data_seeds": np.ones(2, dtype=np.int64)}
+    both = ArmRuns(**{n: np.concatenate([mine, seen[n]]) for n, mine in vars(dual).items()})
+    standard = looped(chance, (3.01,), loops=(1,), noise=0.005)
+    other = ArmRuns(**vars(standard) | {"data_seeds": np.array([0, 0, 0, 0, 1, 1])})
+    measured = gap_at(both, other, 1e14)
+    assert measured.left_out == ((4.0,), ())
+    assert measured.interval == gap_at(dual, other, 1e14).interval
+
+
 def test_a_loop_count_without_a_minimum_is_left_out_and_said() -> None:
     few = pl.when((pl.col("arm") == "dual") & (pl.col("data_seed") == 1)).then(4).otherwise(2)
     (trend,) = arm_trends(frame_of_arms(num_loops=few))
     said = {reason.code: reason.message for reason in trend.reasons}
-    assert said["loops-left-out"].startswith("K = 4 of dual has no minimum among its sizes at")
+    assert said["loops-left-out"].startswith("what is said of dual is said of some of its K alone")
+    assert "K = 4 at" in said["loops-left-out"]
     assert all(gap.loops == (2, 2) for gap in trend.gaps)
 
 
@@ -242,6 +275,8 @@ def test_several_loops_on_one_curve_are_said() -> None:
     (trend,) = arm_trends(frame_of_arms(num_loops=loops))
     said = {reason.code: reason.message for reason in trend.reasons}
     assert said["mixed-loops"].startswith("dual ran with K = 2, 4, 6 at")
+    assert all(gap.gap_nats is not None for gap in trend.gaps)
+    assert trend.line is None
     (plain,) = arm_trends(frame_of_arms(num_loops=pl.lit(2)))
     assert "mixed-loops" not in {reason.code for reason in plain.reasons}
 

@@ -92,11 +92,16 @@ def head(place: Path, start: Callable[..., None]) -> str:
 
 
 @pytest.fixture
-def start_bare(place: Path, start: Callable[..., None], head: str) -> Callable[[], None]:
+def start_bare(
+    place: Path, start: Callable[..., None], head: str, environment: dict[str, str]
+) -> Callable[[], None]:
     """Starts the node that has nothing of ours."""
     own = place / "own"
     (own / "python").mkdir(parents=True)
     (own / "python" / "sitecustomize.py").write_text(NO_ISOFLOP)
+    looks = [sys.executable, "-c", "import spaces"]
+    bare = environment | {"PYTHONPATH": str(own / "python")}
+    assert subprocess.run(looks, cwd=own, env=bare, capture_output=True).returncode == 1
     (place / "shared").mkdir()
     hide = f'mount -t tmpfs tmpfs {place / "shared"} && exec "$@"'
     before = ("unshare", "-m", "sh", "-c", hide, "sh")
@@ -145,7 +150,7 @@ def test_a_node_without_home_text_or_isoflop_trains(
     cache = place / "own" / ".cache" / "isoflop"
     assert list((cache / "text").glob("prepared-*.json"))
     assert not list((cache / "attempts").glob("*/*"))  # ended trials leave nothing there
-    assert cache.stat().st_mode & 0o777 == 0o700
+    assert {each.stat().st_mode & 0o777 for each in cache.iterdir()} == {0o700}
 
 
 def test_kept_weights_need_a_home_that_the_node_sees(
@@ -166,3 +171,22 @@ def test_kept_weights_need_a_home_that_the_node_sees(
     assert "with training.save_weights every machine must see the home" in done.stderr
     ledger = place / "shared" / "runs" / "ledger.sqlite"
     assert read_rows(ledger, "SELECT count(*) FROM attempts") == [(0,)]
+
+
+def test_a_machine_that_is_no_node_is_told_how_to_become_one(
+    place: Path, head: str, start_bare: Callable[[], None], environment: dict[str, str]
+) -> None:
+    """In a process namespace of its own the driver sees no node of Ray, as on a laptop."""
+    alone = ("unshare", "-p", "-f", "--mount-proc")
+    if subprocess.run((*alone, "true"), capture_output=True).returncode:
+        pytest.skip("no process namespace")
+    done = subprocess.run(
+        (*alone, *sweep(place, head, environment, BARE)),
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert f"`ray start --address {head} --num-cpus 0 --num-gpus 0`" in done.stderr

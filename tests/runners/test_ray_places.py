@@ -28,8 +28,9 @@ def set_tmpdir(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
 
 
 @pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A temporary folder of one's own with a short path, as TMPDIR and as the system's."""
+def short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A temporary folder of one's own with a short path, as TMPDIR and as the system's; `tmp_path`
+    comes first, since all others of the session lie beside it."""
     folder = Path(f"/tmp/t{os.getpid()}")
     set_tmpdir(monkeypatch, folder)
     monkeypatch.setattr("runners.pools.ray_scratch.SYSTEM_FOLDERS", (folder,))
